@@ -1,0 +1,257 @@
+"""The native core: hashing, packing, manifests, index, and writing verified blocks. Synchronous; knows no destination.
+
+Calls that touch more than a page of data release the GIL and share the work among the threads of a ``Workers`` pool.
+Ids are ``bytes`` of 32 (pages, blocks, packs) or 16 (repository, session); positions and lengths are in bytes, ``block``
+numbers count blocks of the volume's block size. A *fetch* is a tuple ``(pack id, offset, length)``: read that range of
+``packs/<id>`` and hand the bytes to the object that asked.
+"""
+
+from typing import Final, final
+
+from typing_extensions import Buffer
+
+FORMAT_VERSION: Final[int]
+PACK_HEADER_LENGTH: Final[int]
+PACK_TAIL_HINT: Final[int]
+"""So many bytes from the end of a pack hold its footer unless it has very many records."""
+RECORD_OVERHEAD: Final[int]
+
+Fetch = tuple[bytes, int, int]
+PlaceTuple = tuple[bytes, int, int]
+RootTuple = tuple[bytes, PlaceTuple]
+RootsTuple = tuple[int, RootTuple | None, RootTuple | None]
+
+class CoreError(Exception):
+    """The root of what this module raises on purpose."""
+
+class DamagedError(CoreError):
+    """Bytes that are torn, altered or not what their name promises."""
+
+class KeyMismatchError(CoreError):
+    """The key does not fit what it is meant to open."""
+
+class UnsupportedError(CoreError):
+    """A version, suite or codec that this program does not know, by name."""
+
+class BuiltWrongError(CoreError):
+    """What was just built does not decode to what went in: memory or processor are not to be trusted."""
+
+def blake3(data: Buffer) -> bytes:
+    """The plain BLAKE3 of ``data``, 32 bytes: what packs and segments are named by. Needs no key."""
+
+def check_object(data: Buffer) -> None:
+    """Checks without any key that a small object (all but packs) ends in its own hash; ``DamagedError`` if not."""
+
+def peek(kind: str, data: Buffer) -> bytes:
+    """The payload of a plain object (``destination`` or ``config``) by its hash alone, before a key is at hand.
+
+    Raises ``DamagedError`` where the hash does not fit, ``UnsupportedError`` for a version or suite unknown here.
+    """
+
+def allocated_memory() -> int:
+    """Bytes of pack buffers now alive, free ones kept for reuse included."""
+
+@final
+class Workers:
+    """A thread pool of the core's own."""
+
+    def __new__(cls, threads: int) -> Workers: ...
+    @property
+    def threads(self) -> int: ...
+
+@final
+class Keyring:
+    """The unwrapped keys of one repository. Secrets stay in here."""
+
+    @staticmethod
+    def generate() -> Keyring:
+        """A new repository: random id and root key."""
+    @staticmethod
+    def unwrap(slot: Buffer, secret: Buffer) -> Keyring:
+        """Opens a key slot; ``KeyMismatchError`` if ``secret`` is not its key, ``DamagedError`` if it is torn."""
+    def wrap(self, secret: Buffer) -> bytes:
+        """A new key slot object for ``secret`` (32 bytes or more of a key file); its name is ``blake3(slot)[:16]`` in hex."""
+    @property
+    def repository_id(self) -> bytes: ...
+    def seal(self, kind: str, name: str, payload: Buffer) -> bytes:
+        """A small object. ``kind``: destination, config (both authenticated, in the clear), session, end, commit, forgotten,
+        damaged, segment (all encrypted; session, end, commit, forgotten also signed). ``name`` is bound to it."""
+    def open(self, kind: str, name: str, data: Buffer) -> bytes:
+        """The payload of an object sealed with the same kind and name. ``DamagedError``, ``KeyMismatchError``, ``UnsupportedError``."""
+
+@final
+class Pack:
+    """A finished pack: immutable bytes (buffer protocol, read-only), shared by reference; its memory is used again when it is dropped."""
+
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def capacity(self) -> int:
+        """What was reserved for it, at least ``len``."""
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Segment:
+    """A new index segment. ``id`` names it (hex of blake3 of ``data``), ``data`` goes to the destinations, ``plain`` into the local cache."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def plain(self) -> bytes: ...
+
+@final
+class Index:
+    """Block id prefix -> place, over mapped sorted segments and what was added in memory. Safe to share between threads.
+
+    A block is found only in a pack that was declared usable.
+    """
+
+    def __new__(cls) -> Index: ...
+    def add_segment(self, path: str) -> None:
+        """Maps a cached plain segment; ``DamagedError`` if it fails its checksum."""
+    def add_pack(self, keyring: Keyring, pack: bytes, size: int, tail: Buffer) -> int:
+        """Adds the records of a pack that no segment names, from its last bytes; returns how many.
+
+        ``DamagedError`` if the tail is torn; a tail too short for the footer raises ``ValueError`` naming the length needed.
+        """
+    def packs(self) -> list[tuple[bytes, int]]:
+        """Every pack that a segment (or ``add_pack``) names, with its size in bytes."""
+    def declare_usable(self, packs: Buffer) -> None:
+        """Replaces the set of packs whose blocks count as known; ``packs`` is their ids, one after another."""
+    def is_usable(self, pack: bytes) -> bool: ...
+    def added(self, keyring: Keyring) -> Segment | None:
+        """A segment of all that ``add_pack`` added and no segment holds, so that the tails need not be read again."""
+    def find(self, block_id: bytes) -> PlaceTuple | None: ...
+    def __len__(self) -> int:
+        """How many entries there are, unusable ones included."""
+
+@final
+class Manifest:
+    """One snapshot's two trees, read page by page. It asks for what it lacks (``missing``) and is fed (``feed``)."""
+
+    def __new__(cls, keyring: Keyring, roots: RootsTuple, size: int, block_size: int) -> Manifest: ...
+    @property
+    def blocks(self) -> int:
+        """How many blocks the volume has."""
+    def missing(self, first: int, end: int, places: bool = True) -> list[Fetch]:
+        """What must be fetched next to know the blocks ``first`` to ``end - 1``; empty when all is there or lost. Call until empty."""
+    def feed(self, pack: bytes, offset: int, data: Buffer) -> int:
+        """Verifies the asked-for pages in ``data``, which begins at ``offset`` of ``pack``; returns how many failed (0: all well)."""
+    def give_up(self, pack: bytes, offset: int, length: int) -> None:
+        """No replica has that range in good order: its pages are lost, and the blocks below them."""
+    def lost(self, first: int, end: int) -> list[tuple[int, int]]:
+        """(first, count) runs of blocks in the range whose pages were given up."""
+    def evict(self, until: int) -> None:
+        """Forgets the pages that only blocks below ``until`` need."""
+    def ids(self, first: int, end: int) -> bytes:
+        """The ids of loaded blocks, 32 bytes each, one after another; zeros for holes. ``ValueError`` if a page is missing."""
+    def packs(self, first: int, end: int) -> bytes:
+        """The ids of all packs (data and manifest) that the loaded range names, one after another, each once."""
+
+def missing_for_diff(a: Manifest, b: Manifest, first: int, end: int) -> tuple[list[Fetch], list[Fetch]]:
+    """What each must be fed to compare the range; equal subtrees are never asked for. Both empty: ready."""
+
+def diff(a: Manifest, b: Manifest, first: int, end: int) -> list[tuple[int, int]]:
+    """(first, count) runs of blocks that differ, in order; ``end`` may lie past the shorter one, whose missing blocks are zeros."""
+
+@final
+class ManifestWriter:
+    """Builds a snapshot's trees as blocks are recorded, page by page, sharing the parent's unchanged pages."""
+
+    def __new__(
+        cls,
+        keyring: Keyring,
+        workers: Workers,
+        index: Index,
+        *,
+        session: bytes,
+        size: int,
+        block_size: int,
+        parent: Manifest | None,
+        check: str,
+    ) -> ManifestWriter: ...
+    def mark_unreadable(self, first: int, count: int) -> None:
+        """These blocks could not be read. Must come before ``advance`` passes them."""
+    def advance(self, until: int) -> list[Pack]:
+        """All blocks below ``until`` are recorded or holes; returns manifest packs that became full.
+
+        The parent's pages for the recorded blocks must be loaded; it may evict up to ``until`` afterwards.
+        """
+    def finish(self) -> tuple[RootsTuple, list[Pack]]:
+        """After the packer's ``finish``: the roots, and the last manifest packs. Nothing may be called after it."""
+    @property
+    def pages_lost(self) -> int:
+        """Parent pages that could not be had and were taken for changed."""
+
+@final
+class Packer:
+    """Blocks in, packs out: hash, zero test, comparison with the parent, index, compression, sealing, self-check."""
+
+    def __new__(
+        cls,
+        keyring: Keyring,
+        workers: Workers,
+        index: Index,
+        manifest: ManifestWriter,
+        *,
+        session: bytes,
+        codec: str,
+        level: int,
+        check: str,
+        dry_run: bool = False,
+    ) -> Packer:
+        """``codec``: zstd, lz4 or none. ``check``: full or sample. A dry run hashes and counts, and builds nothing."""
+    @property
+    def room(self) -> int:
+        """Bytes of pack buffers provided and not yet filled."""
+    def provide(self, capacity: int) -> None:
+        """Adds an empty pack buffer of ``capacity`` bytes (4 MiB or more, and one block with 64 KiB to spare), already reserved by the caller."""
+    def process(self, first: int, data: Buffer) -> list[Pack]:
+        """Takes the blocks from number ``first`` on; returns packs that became full. Several calls may run side by side.
+
+        ``data`` is whole blocks, but at the volume's end, where the last is taken as padded with zeros.
+        ``room`` must be at least ``len(data)`` and ``RECORD_OVERHEAD`` a block more, and one block more, less what other calls
+        now running may use. The parent's pages for the range must be loaded.
+        """
+    def finish(self) -> list[Pack]:
+        """The last pack, if anything is in it. No ``process`` may run."""
+    def segment(self, packs: list[bytes]) -> Segment | None:
+        """An index segment of these finished packs, which count as usable from now on; None if they hold nothing new."""
+    def counts(self) -> tuple[int, int, int, int]:
+        """(bytes new, blocks new, blocks zero among those processed, blocks unchanged or known)."""
+
+@final
+class Plan:
+    """How to bring a range of blocks back: ranged reads by pack, and where each record goes. For one window of the volume."""
+
+    def __new__(cls, keyring: Keyring, workers: Workers, manifest: Manifest, first: int, end: int, max_extent: int) -> Plan:
+        """The manifest must be loaded for the range (ids and places). ``max_extent``: the longest ranged read, in bytes."""
+    def extents(self) -> list[Fetch]:
+        """The ranged reads, in the order of the volume, without those whose blocks are all done. Numbers below index this list's first value."""
+    def zeros(self) -> list[tuple[int, int]]:
+        """(offset, length) of the ranges that are zeros, in bytes of the volume."""
+    def unreadable(self) -> list[tuple[int, int]]:
+        """(offset, length) of the ranges recorded as unreadable."""
+    def lost(self) -> list[tuple[int, int]]:
+        """(offset, length) of the ranges whose pages are lost, or whose records were not delivered; in bytes."""
+    def compare(self, fd: int) -> int:
+        """Reads the target and marks done what it already holds; returns the bytes of blocks that are right."""
+    def write(self, extent: int, data: Buffer, fd: int) -> tuple[int, int]:
+        """Verifies the records of an extent in ``data`` and writes their blocks to ``fd`` at their place.
+
+        Returns (bytes written, records that failed); those that failed can be written from another replica's bytes.
+        ``OSError`` as ``pwrite`` raises it. Blocks already done are passed over.
+        """
+    def copy(self, extent: int, data: Buffer, out: Buffer, out_offset: int) -> int:
+        """As ``write``, into memory: ``out`` (writable) begins at byte ``out_offset`` of the volume; returns how many records failed."""
+    def relocate(self, index: Index) -> list[Fetch]:
+        """Looks for other places of what is not done; returns new extents (which follow the others in number)."""
+
+def zero_range(fd: int, offset: int, length: int, block_device: bool) -> int:
+    """Makes the range of a file or device read as zeros, changing only what is not; returns the bytes changed."""
+
+def check_pack(keyring: Keyring, workers: Workers, pack: bytes, data: Buffer) -> list[str]:
+    """Every way in which ``data`` is not the pack of that id: name, header, footer, each record's tag and id. Empty: good."""

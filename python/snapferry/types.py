@@ -1,0 +1,180 @@
+"""The frozen values that cross between rooms. Data only: nothing here reads or writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+KiB = 1 << 10
+MiB = 1 << 20
+GiB = 1 << 30
+
+MIN_BLOCK_SIZE = 64 * KiB
+MAX_BLOCK_SIZE = 4 * MiB
+DEFAULT_BLOCK_SIZE = 256 * KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one sealed record lies: ``length`` bytes from ``offset`` of the pack whose id is ``pack`` (32 bytes)."""
+
+    pack: bytes
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One tree's root page: its keyed id (32 bytes) and where it lies."""
+
+    page: bytes
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """Both trees of a snapshot. ``ids`` is None for a volume of zeros only (or of size 0); ``places`` then too."""
+
+    height: int
+    ids: Root | None
+    places: Root | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A committed snapshot, as its commit object says.
+
+    Attributes:
+        id: 32 hex digits.
+        generation: per volume, one above the greatest seen when it was made; ties are ordered by id.
+        size: of the volume, in bytes.
+        block_size: in bytes.
+        parent: id of the snapshot it was compared with; information only.
+        unreadable: (offset, length) pairs in bytes that the source could not supply.
+        bytes_new: plaintext bytes of the blocks that were stored for it.
+    """
+
+    id: str
+    volume: str
+    generation: int
+    created: datetime
+    size: int
+    block_size: int
+    roots: Roots
+    parent: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    unreadable: tuple[tuple[int, int], ...] = ()
+    bytes_new: int = 0
+    placement: str = "mirror"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSnapshot:
+    """A snapshot and the names of the destinations that hold its commit."""
+
+    snapshot: Snapshot
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something found missing or broken: which object, where, and how. ``extents`` are bytes of ``snapshot``'s volume."""
+
+    destination: str
+    object: str
+    reason: str
+    snapshot: str | None = None
+    extents: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One progress event; counts are cumulative since the command began.
+
+    Attributes:
+        operation: what is going on.
+        subject: a volume's name, a snapshot's id, or a target.
+        done: bytes of the volume dealt with; holes count.
+        total: bytes of the volume, or None where nobody knows.
+        sent: bytes acknowledged (export) or fetched (restore) per destination.
+    """
+
+    operation: Literal["export", "restore", "verify", "copy", "rebuild"]
+    subject: str
+    done: int
+    total: int | None
+    sent: dict[str, int]
+
+
+ProgressCallback = Callable[[Progress], object]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What an export did; the fields are those of the contract's ``snapshot`` line.
+
+    ``failures`` maps the destinations in ``behind`` to the error that left them behind.
+    ``exit_code`` is 0, or 3 where copies are missing or extents were unreadable.
+    """
+
+    snapshot: Snapshot
+    bytes_read: int
+    bytes_new: int
+    bytes_sent: dict[str, int]
+    blocks_total: int
+    blocks_new: int
+    blocks_zero: int
+    acknowledged: tuple[str, ...]
+    behind: tuple[str, ...]
+    failures: dict[str, BaseException]
+    seconds: float
+    dry_run: bool = False
+
+    @property
+    def id(self) -> str:
+        """The snapshot's id."""
+        return self.snapshot.id
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where copies are missing or extents were unreadable."""
+        return 3 if self.behind or self.snapshot.unreadable else 0
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What a restore did. ``lost`` (best effort) and ``unreadable`` hold (offset, length) pairs in bytes."""
+
+    snapshot: str
+    size: int
+    bytes_written: int
+    bytes_fetched: dict[str, int]
+    hedged: int
+    failovers: int
+    seconds: float
+    damage: tuple[Damage, ...] = ()
+    lost: tuple[tuple[int, int], ...] = ()
+    unreadable: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0; 4 where blocks were lost (best effort); 3 where the snapshot itself has unreadable extents."""
+        return 4 if self.lost else 3 if self.unreadable else 0
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """What a verification looked at and what it found; ``exit_code`` is 4 where there is any damage."""
+
+    snapshots: int
+    packs: int
+    bytes_read: int
+    damage: tuple[Damage, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 4 where damage was found, healable or not."""
+        return 4 if self.damage else 0
