@@ -1,0 +1,94 @@
+# Everything a fresh machine needs, done once and used again: each step leaves a stamp in .make/ and runs again only when its inputs change.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := .make
+CARGO_FUZZ_VERSION := 0.13.1
+FUZZ_SECONDS ?= 10
+
+RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name target -prune -o -path rust/fuzz -prune -o -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.lock' \) -print)
+
+# Cargo finds the interpreter of the `python` feature here, whatever is first in PATH.
+export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
+
+.PHONY: setup demo test lint format bench fuzz fuzz-long lock clean
+
+setup: $(STAMPS)/extension
+
+$(STAMPS)/tools: .ci/tools
+	@mkdir -p $(@D)
+	.ci/tools build
+	@touch $@
+
+$(STAMPS)/venv: constraints.txt $(STAMPS)/tools
+	@mkdir -p $(@D)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "snapferry needs Python 3.11 or later; run: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@touch $@
+
+$(STAMPS)/extension: $(STAMPS)/venv pyproject.toml $(RUST_SOURCES)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+	@touch $@
+
+$(STAMPS)/test-tools: .ci/tools
+	@mkdir -p $(@D)
+	.ci/tools test
+	@touch $@
+
+$(STAMPS)/demo-tools: .ci/tools
+	@mkdir -p $(@D)
+	.ci/tools demo
+	@touch $@
+
+demo: setup $(STAMPS)/demo-tools
+	$(BIN)/snapferry demo
+
+test: setup $(STAMPS)/test-tools
+	cargo test --locked --manifest-path rust/Cargo.toml
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest snapferry._core --mypy-config-file pyproject.toml
+	$(BIN)/lint-imports
+	cargo fmt --check --manifest-path rust/Cargo.toml
+	cargo clippy --locked --manifest-path rust/Cargo.toml --all-targets -- -D warnings
+	cargo clippy --locked --manifest-path rust/Cargo.toml --all-targets --features python -- -D warnings
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	cargo fmt --manifest-path rust/Cargo.toml
+
+# BENCH_ARGS=--benchmark-disable runs each once, untimed.
+bench: setup $(STAMPS)/test-tools
+	$(BIN)/python -m pytest benches --timeout 0 $(BENCH_ARGS)
+
+$(STAMPS)/cargo-fuzz: Makefile
+	@mkdir -p $(@D)
+	command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked --version $(CARGO_FUZZ_VERSION)
+	@touch $@
+
+# libFuzzer's instrumentation is an unstable flag; RUSTC_BOOTSTRAP lets the stable compiler take it.
+fuzz: $(STAMPS)/cargo-fuzz
+	@set -e; cd rust; for target in $$(RUSTC_BOOTSTRAP=1 cargo fuzz list); do \
+	    echo "fuzz $$target for $(FUZZ_SECONDS) s"; \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=10 -verbosity=0 -print_final_stats=1; \
+	done
+
+fuzz-long:
+	$(MAKE) fuzz FUZZ_SECONDS=1800
+
+# Renews constraints.txt from pyproject.toml: the newest versions, every file's hash, no addresses.
+lock: $(STAMPS)/tools
+	@test -x $(STAMPS)/uv/bin/uv || { $(PYTHON) -m venv $(STAMPS)/uv && $(STAMPS)/uv/bin/pip install --quiet uv; }
+	$(STAMPS)/uv/bin/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) $(STAMPS) target rust/fuzz/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks .import_linter_cache
+	rm -f python/snapferry/_core*.so
