@@ -1,0 +1,67 @@
+"""Checks the ``[[destination]]`` tables."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from snapferry.config.places import check_url, not_offered, place_of, without_secrets
+from snapferry.config.tables import check_table
+from snapferry.config.values import DestinationConfig, Price
+from snapferry.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_KEYS = ("name", "url", "slow", "price", "options")
+_PRICE_KEYS = ("store_gb_month", "egress_gb", "request_1k")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAMED_URL = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
+
+
+def parse_destination(text: str, taken: Sequence[str] = ()) -> DestinationConfig:
+    """``[NAME=]URL`` as flags give it; a bare path is made absolute. Without a name it is ``near``, ``near-2`` and so on."""
+    match = _NAMED_URL.fullmatch(text)
+    name, url = (match[1], match[2]) if match else ("near", text)
+    count = 1
+    while match is None and name in taken:
+        count += 1
+        name = f"near-{count}"
+    return DestinationConfig(name, check_url(url, Path.cwd(), f"destination {name!r}"))
+
+
+def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationConfig, ...], dict[str, str]]:
+    """The checked destinations, and ``destination.NAME.key`` to the origin of each value."""
+    if not isinstance(entries, list) or not entries:
+        raise ConfigurationError(f"{file}: at least one [[destination]] with a name and a url is needed")
+    destinations: list[DestinationConfig] = []
+    origins: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for number, entry in enumerate(entries, 1):
+        where = f"[[destination]] {number}"
+        table = check_table(entry, where, _KEYS, file)
+        name, url, slow, options = table.get("name"), table.get("url"), table.get("slow", "block"), table.get("options", {})
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigurationError(f"{file}: {where}: name must be of letters, digits, '.', '_' and '-', not {name!r}")
+        where = f"destination {name!r}"
+        if not isinstance(url, str) or not url:
+            raise ConfigurationError(f"{file}: {where} has no url")
+        if not isinstance(slow, str) or slow != "block":
+            raise ConfigurationError(f"{file}: {where}: slow: {not_offered(slow, ('block',), ('spool', 'detach'))}")
+        if not isinstance(options, dict):
+            raise ConfigurationError(f"{file}: {where}: options must be a table")
+        price = check_table(table.get("price", {}), f"{where}: price", _PRICE_KEYS, file)
+        if any(not isinstance(v, (int, float)) or isinstance(v, bool) or v < 0 for v in price.values()):
+            raise ConfigurationError(f"{file}: {where}: prices must be numbers of 0 or more")
+        url = check_url(url, file.parent, f"{file}: {where}")
+        place = place_of(url)
+        if name in origins or any(d.name == name for d in destinations):
+            raise ConfigurationError(f"{file}: two destinations are named {name!r}")
+        if place in places:
+            raise ConfigurationError(f"{file}: destinations {places[place]!r} and {name!r} are the same place: {without_secrets(url)}")
+        places[place] = name
+        destinations.append(DestinationConfig(name, url, slow, Price(**{k: float(v) for k, v in price.items()}), MappingProxyType(options)))
+        origins |= {f"destination.{name}.{key}": f"file:{file}" for key in table if key != "name"}
+    return tuple(destinations), origins

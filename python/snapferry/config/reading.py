@@ -1,0 +1,120 @@
+"""TOML, environment and flags in, a checked ``Config`` out."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from snapferry.config.destinations import check_destinations
+from snapferry.config.layers import SECTIONS, Layers, check_environment
+from snapferry.config.places import KEY_FILE_NAME, find_config, join, not_offered, xdg
+from snapferry.config.tables import check_table
+from snapferry.config.values import Config, DestinationConfig, EngineConfig, PlacementConfig, RepositoryConfig
+from snapferry.errors import ConfigurationError, SnapferryError
+from snapferry.types import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MIN_MEMORY = 64 * MiB
+
+
+def load_config(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, str | int] = MappingProxyType({}),
+) -> Config:
+    """Reads and checks the configuration.
+
+    Args:
+        path: the file; without it the usual places are searched (``find_config``).
+        environment: instead of ``os.environ``; ``SNAPFERRY_<SECTION>_<KEY>`` overrides the file.
+        flags: ``section.key`` to value; they override both.
+
+    Raises:
+        ConfigurationError: an unknown key (the nearest known one is named), or a value that is not usable.
+        NotARepository: there is no configuration file.
+    """
+    environment = os.environ if environment is None else environment
+    file = find_config(path, environment)
+    try:
+        document = tomllib.loads(file.read_bytes().decode())
+    except OSError as error:
+        raise SnapferryError(f"{file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file}: not TOML: {error}") from error
+    return _build(document, file, environment, flags)
+
+
+def new_config(
+    path: str | os.PathLike[str],
+    destinations: Sequence[DestinationConfig],
+    *,
+    key_file: str | os.PathLike[str] | None = None,
+    repository_id: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """A configuration with default values that is in no file yet (``write_config`` puts it at ``path``).
+
+    ``key_file`` is by default ``snapferry.key`` beside ``path``. Checked as if it had been read.
+    """
+    repository = {"key_file": os.path.abspath(key_file) if key_file else KEY_FILE_NAME}
+    if repository_id is not None:
+        repository["id"] = repository_id
+    entries = [{"name": d.name, "url": d.url, "slow": d.slow, "options": dict(d.options)} for d in destinations]
+    return _build(
+        {"repository": repository, "destination": entries}, Path(path).absolute(), os.environ if environment is None else environment, {}
+    )
+
+
+def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, str], flags: Mapping[str, str | int]) -> Config:
+    check_table(document, "the file", (*SECTIONS, "destination"), file)
+    check_environment(environment)
+    sections = {name: Layers(name, document.get(name, {}), file, environment, flags) for name in SECTIONS}
+    repository, placement, engine = sections["repository"], sections["placement"], sections["engine"]
+    for key in ("passphrase_file", "passphrase_command"):
+        if repository.raw(key) is not None:
+            raise repository.fail(key, "this version does not offer it yet; use key_file")
+    identity = repository.text("id")
+    if identity and not re.fullmatch(r"[0-9a-f]{32}", identity):
+        raise repository.fail("id", f"{identity!r} is not a repository's id (32 hex digits)")
+    catalog = repository.text("catalog")
+    if catalog is not None:
+        scheme, _, rest = catalog.partition(":///")
+        if scheme != "sqlite" or not rest:
+            raise repository.fail("catalog", not_offered(catalog.split(":")[0], ("sqlite",), ("postgresql",)) + " (write sqlite:///PATH)")
+        catalog = f"sqlite:///{join(file.parent, rest)}"
+    destinations, origins = check_destinations(document.get("destination", []), file)
+    config = Config(
+        path=file,
+        repository=RepositoryConfig(
+            id=identity or None,
+            key_file=repository.path("key_file", file.parent / KEY_FILE_NAME),
+            cache_dir=repository.path("cache_dir", xdg("XDG_CACHE_HOME", ".cache", environment)),
+            state_dir=repository.path("state_dir", xdg("XDG_STATE_HOME", ".local/state", environment)),
+            catalog=catalog,
+        ),
+        destinations=destinations,
+        placement=PlacementConfig(
+            policy=placement.choice("policy", "mirror", ("mirror",), ("alternate", "spread", "route", "cheapest")),
+            min_copies=placement.integer("min_copies", 1, 1, 1 << 10),
+        ),
+        engine=EngineConfig(
+            memory=engine.size("memory", 256 * MiB, MIN_MEMORY),
+            check_built=engine.choice("check_built", "full", ("full", "sample")),
+            codec=engine.choice("codec", "zstd", ("zstd", "lz4", "none")),
+            level=engine.integer("level", 1, -7, 22),
+            threads=engine.integer("threads", os.cpu_count() or 1, 1, 1 << 10),
+        ),
+        origins={key: origin for layers in sections.values() for key, origin in layers.origins.items()} | origins,
+    )
+    if config.placement.min_copies > len(destinations):
+        raise placement.fail(
+            "min_copies", f"{config.placement.min_copies} copies are asked for, but there are only {len(destinations)} destinations"
+        )
+    return config

@@ -1,0 +1,137 @@
+"""The configuration as frozen values, checked already."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snapferry.config.places import nearest, without_secrets, xdg
+from snapferry.config.units import format_size
+from snapferry.errors import ConfigurationError
+from snapferry.types import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SECRET = re.compile(r"secret|password|passphrase|token|credential|access_key", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a destination costs, in one currency of the owner's choice; decides nothing where all is zero."""
+
+    store_gb_month: float = 0.0
+    egress_gb: float = 0.0
+    request_1k: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationConfig:
+    """One ``[[destination]]``: its name, where it is (a bare path is absolute here), and what is special about it."""
+
+    name: str
+    url: str
+    slow: str = "block"
+    price: Price = Price()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryConfig:
+    """``[repository]``. ``id`` is 32 hex digits, or None before the repository is made or while it is not known yet.
+
+    ``catalog`` is a database URL, or None for the default, which depends on the id (see ``Config.catalog_url``).
+    """
+
+    id: str | None
+    key_file: Path
+    cache_dir: Path
+    state_dir: Path
+    catalog: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementConfig:
+    """``[placement]``: which destinations get what, and how many must acknowledge before an export succeeds."""
+
+    policy: str = "mirror"
+    min_copies: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """``[engine]``. ``memory`` is the byte budget; ``check_built`` is ``full`` or ``sample``; ``codec`` is zstd, lz4 or none."""
+
+    memory: int = 256 * MiB
+    check_built: str = "full"
+    codec: str = "zstd"
+    level: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value as ``config show`` prints it, secrets hidden, and where it came from."""
+
+    key: str
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole, checked configuration.
+
+    Attributes:
+        path: the file it was read from, or will be written to; absolute.
+        origins: ``section.key`` to ``file:PATH``, ``environment NAME``, ``flag`` or ``default``.
+    """
+
+    path: Path
+    repository: RepositoryConfig
+    destinations: tuple[DestinationConfig, ...]
+    placement: PlacementConfig
+    engine: EngineConfig
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def destination(self, name: str) -> DestinationConfig:
+        """The destination of that name; ``ConfigurationError`` naming the nearest if there is none."""
+        for destination in self.destinations:
+            if destination.name == name:
+                return destination
+        names = [destination.name for destination in self.destinations]
+        raise ConfigurationError(f"no destination is named {name!r}{nearest(name, names)}; {self.path} has: {', '.join(names)}")
+
+    def with_id(self, repository_id: str) -> Config:
+        """The same configuration for the repository of that id (32 hex digits)."""
+        return dataclasses.replace(self, repository=dataclasses.replace(self.repository, id=repository_id))
+
+    def catalog_url(self, repository_id: str | None = None) -> str:
+        """The catalog's database URL for this repository: as configured, else an SQLite file of its own below XDG's data home."""
+        if self.repository.catalog is not None:
+            return self.repository.catalog
+        return f"sqlite:///{xdg('XDG_DATA_HOME', '.local/share', os.environ)}/catalog-{repository_id or self.repository.id or 'unknown'}.sqlite"
+
+    def settings(self) -> list[Setting]:
+        """Every value with its origin, in the order of the file, secrets hidden."""
+        values: dict[str, object] = {}
+        for section in ("repository", "placement", "engine"):
+            for key, value in _plain(getattr(self, section)).items():
+                values[f"{section}.{key}"] = str(value) if isinstance(value, Path) else value
+        values["repository.catalog"] = self.catalog_url()
+        values["engine.memory"] = format_size(self.engine.memory)
+        for destination in self.destinations:
+            at = f"destination.{destination.name}"
+            values[f"{at}.url"] = without_secrets(destination.url)
+            values[f"{at}.slow"] = destination.slow
+            values[f"{at}.price"] = _plain(destination.price)
+            values[f"{at}.options"] = {k: "(hidden)" if _SECRET.search(k) else v for k, v in destination.options.items()}
+        return [Setting(key, value, self.origins.get(key, "default")) for key, value in values.items()]
+
+
+def _plain(value: RepositoryConfig | PlacementConfig | EngineConfig | Price) -> dict[str, Any]:
+    return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
