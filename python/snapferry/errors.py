@@ -28,6 +28,22 @@ class SourceError(SnapferryError):
     """A source is missing, unreadable, or changed its size while it was read."""
 
 
+class SourceReadError(SourceError):
+    """A source could not supply bytes that it should have: a read error, which a smaller read may get around.
+
+    Attributes:
+        offset: the first byte of the failed read, in bytes of the source.
+    """
+
+    def __init__(self, message: str, offset: int) -> None:
+        super().__init__(message)
+        self.offset = offset
+
+
+class SourceChanged(SourceError):
+    """A source shrank or grew while it was read: what was read is no point in time, and must not be kept."""
+
+
 class TargetError(SnapferryError):
     """A restore target is too small, not empty, or cannot be written."""
 
@@ -72,6 +88,10 @@ class AccessDenied(SnapferryError):
     """A wrong key, no usable key slot, or a permission that is missing."""
 
     exit_code = 12
+
+
+class CatalogError(SnapferryError):
+    """The local catalog is damaged, locked or of a newer version. No backup is touched by that; ``snapferry rebuild`` makes it anew."""
 
 
 class DestinationError(SnapferryError):

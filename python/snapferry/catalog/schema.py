@@ -1,0 +1,68 @@
+"""The catalog's tables. A change here raises ``VERSION`` and adds a step to ``MIGRATIONS``.
+
+Repositories and destinations are named by their own ids (hex), never by the names of one configuration; times are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, Column, Connection, Float, LargeBinary, MetaData, String, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+VERSION = 1
+
+metadata = MetaData()
+
+schema_version = Table("schema_version", metadata, Column("version", BigInteger, primary_key=True, autoincrement=False))
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("repository", String(32), primary_key=True),
+    Column("id", String(32), primary_key=True),
+    Column("volume", String, nullable=False, index=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("created", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("block_size", BigInteger, nullable=False),
+    Column("bytes_new", BigInteger, nullable=False),
+    Column("parent", String(32)),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+# Which snapshot was ever seen at which destination. The one table that the destinations cannot give back: it is how a
+# destination that was rolled back is noticed, so `Catalog.clear` keeps it.
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("repository", String(32), primary_key=True),
+    Column("destination", String(32), primary_key=True),
+    Column("snapshot", String(32), primary_key=True),
+    Column("first_seen", String, nullable=False),
+)
+
+damage = Table(
+    "damage",
+    metadata,
+    Column("repository", String(32), primary_key=True),
+    Column("destination", String(32), primary_key=True),
+    Column("object", String, primary_key=True),
+    Column("reason", String, nullable=False),
+    Column("found", String, nullable=False),
+)
+
+replica_speed = Table(
+    "replica_speed",
+    metadata,
+    Column("repository", String(32), primary_key=True),
+    Column("destination", String(32), primary_key=True),
+    Column("first_byte", Float, nullable=False),
+    Column("goodput", Float, nullable=False),
+)
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = MappingProxyType({})
+"""What brings the tables from the version that is the key to the next one."""
