@@ -1,0 +1,8 @@
+"""The places that store objects: one small protocol, one file per kind of store, and opening one by its URL."""
+
+from __future__ import annotations
+
+from snapferry.destination.contract import Capabilities, Destination, ObjectInfo
+from snapferry.destination.opening import open_destination, prepare_destination
+
+__all__ = ["Capabilities", "Destination", "ObjectInfo", "open_destination", "prepare_destination"]

@@ -1,0 +1,381 @@
+"""Objects as files below a directory: a disk, a mounted share.
+
+A key is the file's path below the root; ``tmp/`` below it holds what is being written. Everything that may block runs in threads of the
+destination's own. What a cancelled call began in a thread is waited for, so that no thread ever touches a buffer that its owner took back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import secrets
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+from urllib.parse import quote
+
+from typing_extensions import Buffer
+
+from snapferry.destination.contract import Capabilities, ObjectInfo
+from snapferry.destination.descriptors import Descriptors, open_regular
+from snapferry.destination.durable import Abandoned, Step, rename_exclusive, sync_directory, write_synced
+from snapferry.destination.keys import RESERVED, check_key, check_prefix, is_key
+from snapferry.errors import (
+    DestinationDenied,
+    DestinationError,
+    DestinationFull,
+    DestinationUnreachable,
+    ObjectDamaged,
+    ObjectNotFound,
+)
+
+STALE_AFTER = 24 * 3600.0
+"""Seconds after which a temporary file has no writer any more."""
+
+_CAPABILITIES = Capabilities(exclusive_create=True, consistent_list=True, concurrency=3, durable=True)
+_OPEN_FILES = 16
+_LIST_BATCH = 1024
+
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNREACHABLE = frozenset(
+    {
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOTCONN,
+        errno.ESHUTDOWN,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EREMOTEIO,
+    }
+)
+
+_Result = TypeVar("_Result")
+
+
+class FileDestination:
+    """A directory as a destination; it must exist. ``open`` also looks whether it does.
+
+    Arguments:
+        name: of this destination in the configuration.
+        root: the directory's absolute path.
+    """
+
+    def __init__(self, name: str, root: str) -> None:
+        self._name = name
+        self._root = os.path.abspath(root)
+        self._threads = ThreadPoolExecutor(max_workers=2 * _CAPABILITIES.concurrency, thread_name_prefix=f"destination-{name}")
+        self._descriptors = Descriptors(_OPEN_FILES)
+        # Directories whose own names are known to be durable.
+        self._durable_directories: set[str] = set()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, name: str, root: str, *, writable: bool) -> FileDestination:
+        """Opens the directory ``root``; for writing, old temporary files in it are removed.
+
+        Raises:
+            DestinationUnreachable: it is missing, or no directory. DestinationDenied: it may not be read, or written.
+        """
+        destination = cls(name, root)
+        try:
+            await destination._run(lambda _step: destination._look(writable))
+        except BaseException:
+            await destination.close()
+            raise
+        return destination
+
+    @staticmethod
+    async def make_root(name: str, root: str) -> None:
+        """Makes the directory ``root``, and those above it that are missing, durably. One that is there is left as it is."""
+
+        def make() -> None:
+            missing: list[str] = []
+            path = os.path.abspath(root)
+            while not os.path.isdir(path):
+                missing.append(path)
+                path = os.path.dirname(path)
+            for path in reversed(missing):
+                try:
+                    os.mkdir(path, 0o700)
+                except FileExistsError:
+                    if not os.path.isdir(path):
+                        raise DestinationError(f"{path} is not a directory", name) from None
+                sync_directory(os.path.dirname(path))
+
+        try:
+            await asyncio.to_thread(make)
+        except OSError as error:
+            raise _translated(error, name, root) from error
+
+    @property
+    def name(self) -> str:
+        """The name of this destination in the configuration."""
+        return self._name
+
+    @property
+    def url(self) -> str:
+        """``file://`` and the root's path."""
+        return "file://" + quote(self._root)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything: the file system refuses a second create, lists what is there, and is synced."""
+        return _CAPABILITIES
+
+    async def create(self, key: str, data: Buffer) -> bool:
+        """Stores ``data`` under ``key`` unless it is taken; durable on return. The bytes are written from where they are, not copied."""
+        check_key(key)
+        view = memoryview(data).cast("B")
+        return await self._run(lambda step: self._create(key, view, step), key)
+
+    async def read(self, key: str, limit: int) -> bytes:
+        """The whole object; ``ObjectDamaged`` if it is longer than ``limit`` bytes."""
+        check_key(key)
+
+        def work(step: Step) -> bytes:
+            descriptor = open_regular(self._path(key))
+            try:
+                size = os.fstat(descriptor).st_size
+                if size > limit:
+                    raise ObjectDamaged(f"{key} has {size} bytes where at most {limit} are expected", self._name)
+                data = bytearray(size)
+                self._fill(key, descriptor, 0, memoryview(data), step)
+                return bytes(data)
+            finally:
+                os.close(descriptor)
+
+        return await self._run(work, key)
+
+    async def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
+        """Fills ``buffer`` from ``offset`` on, straight from the file; ``ObjectDamaged`` if the object ends before it is full."""
+        check_key(key)
+        if offset < 0:
+            raise ValueError(f"negative offset {offset}")
+        view = buffer.cast("B")
+
+        def work(step: Step) -> None:
+            with self._descriptors.lease(self._path(key)) as descriptor:
+                self._fill(key, descriptor, offset, view, step)
+
+        await self._run(work, key)
+
+    async def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
+        """The last ``length`` bytes at most, and the object's size."""
+        check_key(key)
+
+        def work(step: Step) -> tuple[bytes, int]:
+            with self._descriptors.lease(self._path(key)) as descriptor:
+                size = os.fstat(descriptor).st_size
+                tail = bytearray(min(size, length))
+                self._fill(key, descriptor, size - len(tail), memoryview(tail), step)
+                return bytes(tail), size
+
+        return await self._run(work, key)
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """Every object whose key begins with ``prefix``. Symbolic links, hidden files and ``tmp/`` are no objects."""
+        check_prefix(prefix)
+        objects = self._walk(prefix)
+        while batch := await self._run(lambda _step: tuple(islice(objects, _LIST_BATCH)), prefix):
+            for item in batch:
+                yield item
+
+    async def delete(self, key: str) -> None:
+        """Removes the object and syncs its directory; one that is not there is no error."""
+        check_key(key)
+        await self._run(lambda _step: self._delete(key), key)
+
+    async def close(self) -> None:
+        """Waits for the threads and closes the files."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._threads.shutdown, wait=True)
+            self._descriptors.close()
+
+    # Below: in the event loop.
+
+    async def _run(self, work: Callable[[Step], _Result], key: str = "") -> _Result:
+        """Runs ``work`` in a thread. A cancelled caller gets its cancellation when the thread has come to its next step and undone its work."""
+        abandoned = threading.Event()
+
+        def step() -> None:
+            if abandoned.is_set():
+                raise Abandoned
+
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work, step)
+        cancellation: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
+                # asyncio.wait, unlike awaiting, leaves the future alone when this task is cancelled.
+                await asyncio.wait([future])
+            except asyncio.CancelledError as error:
+                cancellation = cancellation or error
+                abandoned.set()
+        if cancellation is not None:
+            future.exception()
+            raise cancellation
+        try:
+            return future.result()
+        except OSError as error:
+            raise self._error(error, key) from error
+
+    # Below: in a thread.
+
+    def _create(self, key: str, data: memoryview, step: Step) -> bool:
+        try:
+            return self._create_below_root(key, data, step)
+        except FileNotFoundError as error:
+            # Somebody removed a directory that was there: the next attempt makes it anew.
+            self._durable_directories.clear()
+            if not os.path.isdir(self._root):
+                raise
+            raise DestinationUnreachable(f"a directory above {key} vanished while it was written", self._name) from error
+
+    def _create_below_root(self, key: str, data: memoryview, step: Step) -> bool:
+        path = self._path(key)
+        directory = os.path.dirname(path)
+        if os.path.lexists(path):
+            # Whoever created it may not have come to this yet.
+            sync_directory(directory)
+            return False
+        self._make_directory(directory)
+        temporary = self._temporary()
+        write_synced(temporary, data, step)
+        try:
+            created = rename_exclusive(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        if not created:
+            os.unlink(temporary)
+        sync_directory(directory)
+        return created
+
+    def _temporary(self) -> str:
+        directory = os.path.join(self._root, RESERVED)
+        self._make_directory(directory)
+        return os.path.join(directory, secrets.token_hex(16))
+
+    def _make_directory(self, path: str) -> None:
+        """Makes the directory and those above it, up to the root, and sees that their names are durable."""
+        if path == self._root or path in self._durable_directories:
+            return
+        parent = os.path.dirname(path)
+        self._make_directory(parent)
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+        # Also if it was there: whoever made it may not have synced its name yet.
+        sync_directory(parent)
+        self._durable_directories.add(path)
+
+    def _fill(self, key: str, descriptor: int, offset: int, view: memoryview, step: Step) -> None:
+        filled = 0
+        while filled < len(view):
+            step()
+            count = os.preadv(descriptor, [view[filled:]], offset + filled)
+            if count == 0:
+                raise ObjectDamaged(f"{key} ends at {offset + filled}, before {offset + len(view)}", self._name)
+            filled += count
+
+    def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
+        pending = [prefix]
+        first = True
+        while pending:
+            above = pending.pop()
+            try:
+                with os.scandir(self._path(above)) as entries:
+                    for entry in entries:
+                        key = above + entry.name
+                        if not is_key(key):
+                            continue
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(key + "/")
+                        elif entry.is_file(follow_symlinks=False):
+                            try:
+                                yield ObjectInfo(key, entry.stat(follow_symlinks=False).st_size)
+                            except FileNotFoundError:
+                                continue
+            except (FileNotFoundError, NotADirectoryError):
+                # It vanished, or there is nothing of that prefix: but not so a missing root.
+                if first and not os.path.isdir(self._root):
+                    raise
+            first = False
+
+    def _delete(self, key: str) -> None:
+        path = self._path(key)
+        self._descriptors.drop(path)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            if not os.path.isdir(self._root):
+                raise
+        except NotADirectoryError:
+            return
+        if os.path.isdir(directory := os.path.dirname(path)):
+            sync_directory(directory)
+
+    def _look(self, writable: bool) -> None:
+        if not os.path.isdir(self._root):
+            # stat tells a missing directory from one that may not be looked at.
+            os.stat(self._root)
+            raise NotADirectoryError(errno.ENOTDIR, "is not a directory", self._root)
+        wanted = os.R_OK | os.X_OK | (os.W_OK if writable else 0)
+        if not os.access(self._root, wanted):
+            raise PermissionError(
+                errno.EACCES, "may not be written" if os.access(self._root, os.R_OK | os.X_OK) else "may not be read", self._root
+            )
+        if writable:
+            self._remove_stale()
+
+    def _remove_stale(self) -> None:
+        try:
+            with os.scandir(os.path.join(self._root, RESERVED)) as entries:
+                for entry in entries:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                        if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > STALE_AFTER:
+                            os.unlink(entry.path)
+                    except FileNotFoundError:
+                        continue
+        except FileNotFoundError:
+            return
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self._root, key)
+
+    def _error(self, error: OSError, key: str) -> DestinationError:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+        if missing and key and os.path.isdir(self._root):
+            return ObjectNotFound(f"{key} does not exist", self._name)
+        return _translated(error, self._name, self._root, key)
+
+
+def _translated(error: OSError, name: str, root: str, key: str = "") -> DestinationError:
+    where = f"{root}: {key}" if key else root
+    reason = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return DestinationUnreachable(f"the directory {root} is missing or not a directory; is it mounted?", name)
+    if error.errno in _DENIED:
+        return DestinationDenied(f"{where}: {reason}", name)
+    if error.errno in _FULL:
+        return DestinationFull(f"{where}: {reason}", name)
+    if error.errno in _UNREACHABLE:
+        return DestinationUnreachable(f"{where}: {reason}", name)
+    return DestinationError(f"{where}: {reason}", name)
