@@ -57,6 +57,7 @@ def new_config(
     *,
     key_file: str | os.PathLike[str] | None = None,
     repository_id: str | None = None,
+    min_copies: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> Config:
     """A configuration with default values that is in no file yet (``write_config`` puts it at ``path``).
@@ -67,9 +68,8 @@ def new_config(
     if repository_id is not None:
         repository["id"] = repository_id
     entries = [{"name": d.name, "url": d.url, "slow": d.slow, "options": dict(d.options)} for d in destinations]
-    return _build(
-        {"repository": repository, "destination": entries}, Path(path).absolute(), os.environ if environment is None else environment, {}
-    )
+    document = {"repository": repository, "destination": entries, "placement": {"min_copies": min_copies}}
+    return _build(document, Path(path).absolute(), os.environ if environment is None else environment, {})
 
 
 def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, str], flags: Mapping[str, str | int]) -> Config:

@@ -1,0 +1,107 @@
+"""``init`` and ``connect``: what makes a configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from snapferry.cli.invocation import Invocation
+from snapferry.cli.options import common_options
+from snapferry.cli.running import run_async
+
+if TYPE_CHECKING:
+    from snapferry.config import DestinationConfig
+
+
+@click.command("init")
+@click.option("--to", "destinations", metavar="[NAME=]URL", multiple=True, required=True, help="A destination; give it once for each.")
+@click.option("--key-file", metavar="FILE", help="Use this key; without it a new one is made beside the configuration (mode 0600).")
+@click.option("--min-copies", type=click.IntRange(min=1), metavar="N", help="How many destinations must acknowledge an export.")
+@click.option("--dry-run", is_flag=True, help="Check the arguments and say what would be made.")
+@common_options
+@click.pass_obj
+def init_command(invocation: Invocation, destinations: tuple[str, ...], key_file: str | None, min_copies: int | None, dry_run: bool) -> int:
+    """Create a repository on every destination, and write the configuration and, unless one is given, a new key.
+
+    Nothing that exists is overwritten. The configuration goes to --config, else $SNAPFERRY_CONFIG, else ./snapferry.toml.
+    Keep a copy of the key file elsewhere: without it no backup can be read.
+    """
+    import os
+
+    from snapferry.config import new_config, new_config_path
+    from snapferry.errors import AccessDenied, SnapferryError
+
+    config = new_config(new_config_path(invocation.config_path), _destinations(destinations), key_file=key_file, min_copies=min_copies or 1)
+    if os.path.lexists(config.path):
+        raise SnapferryError(f"{config.path} exists already; nothing was overwritten")
+    if key_file is not None and not os.path.isfile(key_file):
+        raise AccessDenied(f"there is no key file {key_file}; leave --key-file out to have a new key made")
+    if not dry_run:
+        from snapferry.engine import create_repository
+
+        config = run_async(invocation, create_repository(config))
+    if invocation.json_lines:
+        document = {
+            "repository": config.repository.id,
+            "config": str(config.path),
+            "key_file": str(config.repository.key_file),
+            "destinations": [destination.name for destination in config.destinations],
+        }
+        invocation.emit("init", document | ({"dry_run": True} if dry_run else {}))
+        return 0
+    names = ", ".join(f"{destination.name} ({destination.url})" for destination in config.destinations)
+    if dry_run:
+        invocation.result(f"would create a repository on {names}, and write {config.path}")
+        return 0
+    invocation.result(f"repository {config.repository.id} created on {names}")
+    invocation.say(f"configuration: {config.path}")
+    invocation.say(f"key file:      {config.repository.key_file}  (keep a copy elsewhere: without it no backup can be read)")
+    return 0
+
+
+@click.command("connect")
+@click.option("--from", "destinations", metavar="[NAME=]URL", multiple=True, required=True, help="A destination; give it once for each.")
+@click.option("--key-file", metavar="FILE", required=True, help="The repository's key.")
+@common_options
+@click.pass_obj
+def connect_command(invocation: Invocation, destinations: tuple[str, ...], key_file: str) -> int:
+    """Attach an existing repository on a blank machine: write the configuration and rebuild what is local.
+
+    The configuration goes to --config, else $SNAPFERRY_CONFIG, else ./snapferry.toml.
+    """
+    import os
+
+    from snapferry.config import Config, new_config, new_config_path
+    from snapferry.engine import connect, open_repository
+    from snapferry.errors import SnapferryError
+
+    wanted = new_config(new_config_path(invocation.config_path), _destinations(destinations), key_file=key_file)
+    if os.path.lexists(wanted.path):
+        raise SnapferryError(f"{wanted.path} exists already; nothing was overwritten")
+
+    async def work() -> tuple[Config, int]:
+        config = await connect(wanted)
+        async with open_repository(config) as repository:
+            return config, len(await repository.list())
+
+    config, snapshots = run_async(invocation, work())
+    names = [destination.name for destination in config.destinations]
+    if invocation.json_lines:
+        invocation.emit(
+            "connect",
+            {"repository": config.repository.id, "config": str(config.path), "destinations": names, "snapshots": snapshots},
+        )
+    else:
+        invocation.result(f"repository {config.repository.id} on {', '.join(names)}: {snapshots} snapshots")
+        invocation.say(f"configuration: {config.path}")
+    return 0
+
+
+def _destinations(texts: tuple[str, ...]) -> list[DestinationConfig]:
+    from snapferry.config import parse_destination
+
+    found: list[DestinationConfig] = []
+    for text in texts:
+        found.append(parse_destination(text, [destination.name for destination in found]))
+    return found

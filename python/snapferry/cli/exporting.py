@@ -1,0 +1,138 @@
+"""``export``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snapferry.cli.invocation import Invocation
+from snapferry.cli.options import BlockSize, common_options
+from snapferry.cli.progress import progress
+from snapferry.cli.running import run_async
+
+if TYPE_CHECKING:
+    from snapferry.types import ExportResult
+
+
+@click.command("export")
+@click.argument("source")
+@click.option("--volume", metavar="NAME", help="The volume's name; by default the source's file name.")
+@click.option("--to", metavar="NAME", multiple=True, help="Only to these destinations; by default to all.")
+@click.option("--placement", metavar="POLICY", help="Overrides placement.policy.")
+@click.option("--min-copies", type=click.IntRange(min=1), metavar="N", help="How many destinations must acknowledge.")
+@click.option("--block-size", type=BlockSize(), metavar="SIZE", help="For a new volume: 64KiB to 4MiB, 256KiB by default.")
+@click.option("--parent", default="auto", metavar="auto|none|ID", help="What to compare with: the latest snapshot, nothing, or this one.")
+@click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="A tag to keep with the snapshot.")
+@click.option("--skip-unreadable", is_flag=True, help="Record extents that cannot be read (exit code 3) instead of failing.")
+@click.option("--dry-run", is_flag=True, help="Read and compare, but write nothing.")
+@common_options
+@click.pass_obj
+def export_command(
+    invocation: Invocation,
+    *,
+    source: str,
+    volume: str | None,
+    to: tuple[str, ...],
+    placement: str | None,
+    min_copies: int | None,
+    block_size: int | None,
+    parent: str,
+    tags: tuple[str, ...],
+    skip_unreadable: bool,
+    dry_run: bool,
+) -> int:
+    """Back up SOURCE, a file or block device, to every destination at once.
+
+    What did not change since the volume's latest snapshot is read and compared, but not sent.
+    """
+    from snapferry.engine import open_repository
+    from snapferry.errors import ConfigurationError
+
+    if source == "-":
+        raise ConfigurationError("reading a volume from standard input is not offered by this version yet; name a file or device")
+    flags = {"placement.policy": placement} if placement is not None else {}
+    config = invocation.load_config(flags)
+    for name in to:
+        config.destination(name)
+
+    async def work() -> ExportResult:
+        with progress(invocation) as on_progress:
+            async with open_repository(config) as repository:
+                return await repository.export(
+                    source,
+                    volume=volume,
+                    to=to or None,
+                    min_copies=min_copies,
+                    block_size=block_size,
+                    parent=parent,
+                    tags=_tags(tags),
+                    skip_unreadable=skip_unreadable,
+                    dry_run=dry_run,
+                    on_progress=on_progress,
+                )
+
+    result = run_async(invocation, work())
+    if invocation.json_lines:
+        invocation.emit("snapshot", snapshot_line(result))
+    else:
+        _say(invocation, result)
+    return result.exit_code
+
+
+def snapshot_line(result: ExportResult) -> dict[str, Any]:
+    """The contract's ``snapshot`` line; keys it does not name come last and only where there is something to say."""
+    snapshot = result.snapshot
+    line: dict[str, Any] = {
+        "snapshot": snapshot.id,
+        "volume": snapshot.volume,
+        "size": snapshot.size,
+        "block_size": snapshot.block_size,
+        "bytes_read": result.bytes_read,
+        "bytes_new": result.bytes_new,
+        "bytes_sent": result.bytes_sent,
+        "blocks_total": result.blocks_total,
+        "blocks_new": result.blocks_new,
+        "blocks_zero": result.blocks_zero,
+        "acknowledged": list(result.acknowledged),
+        "behind": list(result.behind),
+        "seconds": round(result.seconds, 3),
+        "parent": snapshot.parent,
+    }
+    if result.failures:
+        line["failures"] = {name: " ".join(str(error).split()) for name, error in result.failures.items()}
+    if snapshot.unreadable:
+        line["unreadable"] = [list(extent) for extent in snapshot.unreadable]
+    if result.dry_run:
+        line["dry_run"] = True
+    return line
+
+
+def _say(invocation: Invocation, result: ExportResult) -> None:
+    from snapferry.config import format_size
+
+    snapshot = result.snapshot
+    speed = format_size(result.bytes_read / result.seconds) + "/s" if result.seconds else ""
+    counts = f"{format_size(snapshot.size)}, read {format_size(result.bytes_read)} in {result.seconds:.1f} s ({speed}), new {format_size(result.bytes_new)}"
+    if result.dry_run:
+        invocation.result(f"dry run of {snapshot.volume}: {counts}; nothing was written")
+        return
+    invocation.result(f"snapshot {snapshot.id} of {snapshot.volume}: {counts}")
+    for name in result.acknowledged:
+        invocation.say(f"  {name}: acknowledged, sent {format_size(result.bytes_sent.get(name, 0))}")
+    for name in result.behind:
+        invocation.say(f"  {name}: behind: {result.failures.get(name, 'it lacks this snapshot')}")
+    for offset, length in snapshot.unreadable:
+        invocation.say(f"  unreadable: {length} bytes at {offset}, recorded as such")
+
+
+def _tags(texts: tuple[str, ...]) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--tag")
+        if key in tags:
+            raise click.BadParameter(f"{key!r} is given twice", param_hint="--tag")
+        tags[key] = value
+    return tags

@@ -1,0 +1,106 @@
+"""How a command's failure is said, and which exit code it has: the contract's list, in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+import click
+
+from snapferry.cli.invocation import Invocation, StdoutClosed
+from snapferry.errors import DamageError, SnapferryError, worst_of
+
+CLOSED_PIPE = 141  # as if SIGPIPE had ended it, which is what shells expect
+
+
+class Interrupted(Exception):
+    """A signal asked the command to end, and it has."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("interrupted" if signal_number == 2 else "terminated")
+        self.exit_code = 128 + signal_number
+
+
+def report(invocation: Invocation, error: BaseException) -> int:
+    """Says ``error`` on standard error, or as the last JSON line; returns the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, StdoutClosed):
+        # What is still buffered has nowhere to go; without this the interpreter would complain about it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    error = root_of(error)
+    code, message = exit_code(error), message_of(error)
+    with contextlib.suppress(OSError, ValueError, StdoutClosed):
+        if invocation.json_lines:
+            document = {"code": code, "message": message}
+            if isinstance(error, DamageError) and error.extents:
+                document["extents"] = [list(extent) for extent in error.extents]
+            if invocation.verbose:
+                document["traceback"] = "".join(traceback.format_exception(error))
+            invocation.emit("error", document)
+            invocation.flush()
+        else:
+            invocation_help(error)
+            if invocation.verbose and not isinstance(error, click.ClickException):
+                traceback.print_exception(error)
+            print(f"snapferry: {message}", file=sys.stderr)
+    return code
+
+
+def invocation_help(error: BaseException) -> None:
+    """For a usage error: how the command is called."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        print(error.ctx.get_usage(), file=sys.stderr)
+
+
+def root_of(error: BaseException) -> BaseException:
+    """The error that tells most: of a group, the one whose exit code goes first."""
+    leaves = list(_leaves(error))
+    known = [leaf for leaf in leaves if isinstance(leaf, SnapferryError)]
+    worst = worst_of(known)
+    return next((leaf for leaf in known if leaf.exit_code == worst), known[0] if known else leaves[0])
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
+
+
+def exit_code(error: BaseException) -> int:
+    """The contract's exit code for ``error``; 1 for all that nobody foresaw."""
+    if isinstance(error, (SnapferryError, Interrupted)):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        return error.exit_code
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return 130
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return 14
+    return 1
+
+
+def message_of(error: BaseException) -> str:
+    """One line for people."""
+    if isinstance(error, click.ClickException):
+        text = error.format_message()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            text += f" (try `{error.ctx.command_path} --help`)"
+    elif isinstance(error, (KeyboardInterrupt, click.Abort)):
+        text = "interrupted"
+    elif isinstance(error, (SnapferryError, Interrupted)):
+        text = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = f"unexpected {type(error).__name__}: {error} (run again with -v for details)"
+    return " ".join(text.split())

@@ -1,0 +1,75 @@
+"""One call of the command line: its common options, and where what it says goes.
+
+Data goes to standard output and everything else to standard error; with ``--json`` all is one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from snapferry.config import Config
+
+SCHEMA_VERSION = 1
+
+
+class StdoutClosed(Exception):
+    """Whoever read our standard output went away."""
+
+
+@dataclass
+class Invocation:
+    """The common options, given before or after the command.
+
+    Attributes:
+        volume_on_stdout: standard output carries a volume's bytes, so that JSON goes to standard error.
+    """
+
+    config_path: str | None = None
+    json_lines: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    volume_on_stdout: bool = field(default=False)
+
+    def load_config(self, flags: Mapping[str, str | int] | None = None) -> Config:
+        """The configuration, with ``section.key`` flags over it."""
+        from snapferry.config import load_config
+
+        return load_config(self.config_path, flags=flags or {})
+
+    def emit(self, kind: str, document: Mapping[str, Any]) -> None:
+        """One JSON object on a line of its own."""
+        line = json.dumps({"type": kind, "schema_version": SCHEMA_VERSION, **document})
+        if self.volume_on_stdout:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self.write(line)
+
+    def write(self, text: str) -> None:
+        """A line of data on standard output."""
+        try:
+            sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding) + "\n")
+        except BrokenPipeError as error:
+            raise StdoutClosed from error
+
+    def result(self, text: str) -> None:
+        """What a command that makes something says at its end; ``-q`` hides it."""
+        if not self.quiet:
+            self.write(text)
+
+    def say(self, text: str) -> None:
+        """A message for people on standard error; ``-q`` and ``--json`` hide it."""
+        if not self.quiet and not self.json_lines:
+            print(text, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        """Hands standard output over to the system, which is when a closed pipe shows."""
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise StdoutClosed from error

@@ -1,0 +1,177 @@
+"""``list``, ``show`` and ``diff``: what there is, told without changing it."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snapferry.cli.invocation import Invocation
+from snapferry.cli.options import common_options
+from snapferry.cli.running import run_async
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from snapferry.engine import SnapshotDetails
+    from snapferry.types import ListedSnapshot
+
+
+@click.command("list")
+@click.argument("volume", required=False)
+@common_options
+@click.pass_obj
+def list_command(invocation: Invocation, volume: str | None) -> int:
+    """List the snapshots of VOLUME, or of all volumes."""
+    from snapferry.engine import open_repository
+
+    config = invocation.load_config()
+
+    async def work() -> list[ListedSnapshot]:
+        async with open_repository(config) as repository:
+            return await repository.list(volume)
+
+    listed = run_async(invocation, work())
+    if invocation.json_lines:
+        invocation.emit("list", {"snapshots": [_listed(item) for item in listed]})
+        return 0
+    from snapferry.config import format_size
+
+    if not listed:
+        invocation.say(f"no snapshots of {volume}" if volume else "no snapshots yet")
+        return 0
+    rows = [("SNAPSHOT", "VOLUME", "CREATED", "SIZE", "NEW", "DESTINATIONS")]
+    for item in listed:
+        snapshot = item.snapshot
+        created = snapshot.created.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        sizes = format_size(snapshot.size), format_size(snapshot.bytes_new)
+        rows.append((snapshot.id, snapshot.volume, created, *sizes, ",".join(item.destinations)))
+    for line in table(rows):
+        invocation.write(line)
+    return 0
+
+
+@click.command("show")
+@click.argument("snapshot")
+@common_options
+@click.pass_obj
+def show_command(invocation: Invocation, snapshot: str) -> int:
+    """Show one snapshot: what it is, which destinations hold it, and how well."""
+    from snapferry.engine import open_repository
+
+    config = invocation.load_config()
+
+    async def work() -> SnapshotDetails:
+        async with open_repository(config) as repository:
+            return await repository.show(snapshot)
+
+    details = run_async(invocation, work())
+    if invocation.json_lines:
+        invocation.emit("show", _details(details))
+        return 0
+    from snapferry.config import format_size
+
+    found = details.snapshot
+    pairs: list[tuple[str, str]] = [
+        ("snapshot", found.id),
+        ("volume", found.volume),
+        ("created", timestamp(found.created)),
+        ("size", f"{found.size} ({format_size(found.size)})"),
+        ("block size", format_size(found.block_size)),
+        ("new", format_size(found.bytes_new)),
+        ("parent", found.parent or "none"),
+        ("generation", str(found.generation)),
+        *((f"tag {key}", value) for key, value in sorted(found.tags.items())),
+        *(("unreadable", f"{length} bytes at {offset}") for offset, length in found.unreadable),
+    ]
+    for replica in details.replicas:
+        missing = f", {replica.packs_missing} MISSING" if replica.packs_missing else ""
+        state = f"{replica.packs_present} packs{missing}" if replica.committed else "does not hold this snapshot"
+        pairs.append((f"at {replica.destination}", state))
+        pairs += [("  damaged", f"{damage.object}: {damage.reason}") for damage in replica.damage]
+    for line in table(pairs):
+        invocation.write(line)
+    return 0
+
+
+@click.command("diff")
+@click.argument("snapshot_a", metavar="SNAPSHOT")
+@click.argument("snapshot_b", metavar="SNAPSHOT")
+@common_options
+@click.pass_obj
+def diff_command(invocation: Invocation, snapshot_a: str, snapshot_b: str) -> int:
+    """List the extents in which two snapshots differ: offset and length in bytes, a line each."""
+    from snapferry.engine import open_repository
+
+    config = invocation.load_config()
+
+    async def work() -> None:
+        async with open_repository(config) as repository:
+            if not invocation.json_lines:
+                async for offset, length in repository.diff(snapshot_a, snapshot_b):
+                    invocation.write(f"{offset} {length}")
+                return
+            extents = [[offset, length] async for offset, length in repository.diff(snapshot_a, snapshot_b)]
+            block_size = (await repository.show(snapshot_b)).snapshot.block_size
+            invocation.emit("diff", {"block_size": block_size, "extents": extents})
+
+    run_async(invocation, work())
+    return 0
+
+
+def timestamp(time: datetime) -> str:
+    """RFC 3339 in UTC, to the microsecond where there is any."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns side by side, two spaces apart."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _listed(item: ListedSnapshot) -> dict[str, Any]:
+    snapshot = item.snapshot
+    return {
+        "snapshot": snapshot.id,
+        "volume": snapshot.volume,
+        "created": timestamp(snapshot.created),
+        "size": snapshot.size,
+        "bytes_new": snapshot.bytes_new,
+        "destinations": list(item.destinations),
+        "parent": snapshot.parent,
+        "block_size": snapshot.block_size,
+        "generation": snapshot.generation,
+        "tags": snapshot.tags,
+    }
+
+
+def _details(details: SnapshotDetails) -> dict[str, Any]:
+    from snapferry.cli.verifying import damage_document
+
+    snapshot = details.snapshot
+    return {
+        "snapshot": snapshot.id,
+        "volume": snapshot.volume,
+        "created": timestamp(snapshot.created),
+        "size": snapshot.size,
+        "block_size": snapshot.block_size,
+        "bytes_new": snapshot.bytes_new,
+        "parent": snapshot.parent,
+        "generation": snapshot.generation,
+        "tags": snapshot.tags,
+        "placement": snapshot.placement,
+        "unreadable": [list(extent) for extent in snapshot.unreadable],
+        "replicas": [
+            {
+                "destination": replica.destination,
+                "committed": replica.committed,
+                "packs_present": replica.packs_present,
+                "packs_missing": replica.packs_missing,
+                "damage": [damage_document(damage) for damage in replica.damage],
+            }
+            for replica in details.replicas
+        ],
+    }

@@ -1,0 +1,89 @@
+"""Wires the commands, loading each only when it is called, and turns whatever ends one into its exit code.
+
+Nothing heavy is imported here: ``snapferry --help`` must answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from snapferry.cli.invocation import Invocation
+from snapferry.cli.options import common_options
+
+# Name -> the module it is in, and what the overview says of it, so that the overview imports none of them.
+COMMANDS = {
+    "init": ("creating", "Create a repository on every destination, its configuration and its key."),
+    "connect": ("creating", "Attach an existing repository on a blank machine."),
+    "export": ("exporting", "Back up a volume to every destination at once."),
+    "restore": ("restoring", "Bring a snapshot back to a file or device."),
+    "cat": ("reading", "Write a snapshot's bytes to standard output."),
+    "list": ("listing", "List snapshots."),
+    "show": ("listing", "Show one snapshot, its replicas and their health."),
+    "diff": ("listing", "List the extents in which two snapshots differ."),
+    "verify": ("verifying", "Check structure, presence and data of snapshots."),
+    "rebuild": ("verifying", "Rebuild catalog, index and cache from the destinations."),
+    "config": ("configuration", "Show the configuration."),
+    "demo": ("demo", "Back up, damage and restore a real file system image, and compare."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and imports the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names, in the order of a first use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Imports the module of the command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"snapferry.cli.{COMMANDS[cmd_name][0]}")
+        command = getattr(module, f"{cmd_name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The overview, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 4 damage, 10 no repository there, 11 fenced, 12 key or permission, "
+    "13 no destination reachable, 14 no space, 130/143 interrupted. "
+    "A snapshot is named by VOLUME (its latest), VOLUME~2 (two before the latest), or its id (8 hex digits or more).",
+)
+@click.version_option(package_name="snapferry", message="%(prog)s %(version)s")
+@common_options
+def cli() -> None:
+    """Back up block volumes to several stores in one pass, and bring them back from whichever answers."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line; returns its exit code. Everything said about an error has been said."""
+    invocation = Invocation(json_lines="--json" in arguments)
+    try:
+        code = cli.main(list(arguments), prog_name="snapferry", standalone_mode=False, obj=invocation)
+        invocation.flush()
+    except BaseException as error:  # noqa: BLE001 - the one place where every error ends
+        from snapferry.cli.failing import report
+
+        return report(invocation, error)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> NoReturn:
+    """The entry point ``snapferry``."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

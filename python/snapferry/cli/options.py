@@ -1,0 +1,106 @@
+"""The options that every command takes, before or after its name, and the types of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from snapferry.cli.invocation import Invocation
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def common_options(function: F) -> F:
+    """Adds ``--config --json -q -v``; they are noted in the ``Invocation`` and not passed on."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_note, help="Say more; errors come with a traceback."),
+        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_note, help="Say nothing but data and errors."),
+        click.option("--json", "json_lines", is_flag=True, expose_value=False, callback=_note, help="JSON, one object a line."),
+        click.option("--config", "config_path", metavar="FILE", expose_value=False, callback=_note, help="The configuration file."),
+    ):
+        function = option(function)
+    return function
+
+
+def _note(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+    invocation = ctx.find_object(Invocation)
+    if invocation is None or not value:
+        return
+    setattr(invocation, str(parameter.name), value)
+    if invocation.quiet and invocation.verbose:
+        raise click.UsageError("-q and -v exclude each other", ctx)
+
+
+if TYPE_CHECKING:
+    _Integer = click.ParamType[int]
+    _Extent = click.ParamType[tuple[int, int | None]]
+    _Number = click.ParamType[float]
+else:  # older versions of click have no parameter here
+    _Integer = _Extent = _Number = click.ParamType
+
+
+class Size(_Integer):
+    """Bytes, or IEC units as in 64KiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Text to bytes."""
+        from snapferry.config import parse_size
+        from snapferry.errors import ConfigurationError
+
+        try:
+            return parse_size(value)
+        except ConfigurationError as error:
+            self.fail(str(error).removeprefix("size: "), param, ctx)
+
+
+class BlockSize(Size):
+    """A power of two from 64 KiB to 4 MiB."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Text to bytes."""
+        from snapferry.types import MAX_BLOCK_SIZE, MIN_BLOCK_SIZE
+
+        size = super().convert(value, param, ctx)
+        if not MIN_BLOCK_SIZE <= size <= MAX_BLOCK_SIZE or size & (size - 1):
+            self.fail(f"{value!r} is not a power of two from 64KiB to 4MiB", param, ctx)
+        return size
+
+
+class Range(_Extent):
+    """``A-B``: bytes from A up to, not including, B; an empty B is the end."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
+        """Text to (start, end or None)."""
+        if isinstance(value, tuple):
+            return value
+        first, dash, last = str(value).partition("-")
+        if not dash:
+            self.fail(f"{value!r} is not a range; write A-B, as in 0-1MiB or 4096-", param, ctx)
+        size = Size()
+        start = size.convert(first, param, ctx) if first.strip() else 0
+        end = size.convert(last, param, ctx) if last.strip() else None
+        if end is not None and end < start:
+            self.fail(f"{value!r} ends before it begins", param, ctx)
+        return start, end
+
+
+class Percentage(_Number):
+    """0 to 100, with or without a percent sign."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Text to a number from 0 to 100."""
+        try:
+            number = float(str(value).removesuffix("%"))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 100:
+            self.fail(f"{value!r} is not a percentage from 0 to 100", param, ctx)
+        return number

@@ -1,0 +1,95 @@
+"""``verify`` and ``rebuild``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snapferry.cli.invocation import Invocation
+from snapferry.cli.options import Percentage, common_options
+from snapferry.cli.progress import progress
+from snapferry.cli.running import run_async
+
+if TYPE_CHECKING:
+    from snapferry.types import Damage, VerifyResult
+
+
+@click.command("verify")
+@click.argument("snapshots", metavar="[SNAPSHOT]...", nargs=-1)
+@click.option(
+    "--read-data", type=Percentage(), default=0.0, metavar="PERCENT", help="Read and check this share of the packs too; 100: all."
+)
+@click.option("--destination", metavar="NAME", help="Only this destination.")
+@common_options
+@click.pass_obj
+def verify_command(invocation: Invocation, snapshots: tuple[str, ...], read_data: float, destination: str | None) -> int:
+    """Check that the snapshots (all by default) are whole at every destination that holds them.
+
+    Structure and presence are always checked. Exit code 4 if anything is damaged, healable or not.
+    """
+    from snapferry.engine import open_repository
+
+    config = invocation.load_config()
+    if destination is not None:
+        config.destination(destination)
+
+    async def work() -> VerifyResult:
+        with progress(invocation) as on_progress:
+            async with open_repository(config) as repository:
+                return await repository.verify(snapshots or None, read_data=read_data, destination=destination, on_progress=on_progress)
+
+    result = run_async(invocation, work())
+    if invocation.json_lines:
+        document = {
+            "snapshots": result.snapshots,
+            "packs": result.packs,
+            "bytes_read": result.bytes_read,
+            "damage": [damage_document(damage) for damage in result.damage],
+            "seconds": round(result.seconds, 3),
+        }
+        invocation.emit("verify", document)
+        return result.exit_code
+    from snapferry.config import format_size
+
+    for damage in result.damage:
+        where = f" (bytes {', '.join(f'{offset}+{length}' for offset, length in damage.extents)})" if damage.extents else ""
+        invocation.write(f"{damage.destination}: {damage.object}: {damage.reason}{where}")
+    found = f"{len(result.damage)} damaged" if result.damage else "all well"
+    invocation.result(
+        f"{found}: {result.snapshots} snapshots, {result.packs} packs, {format_size(result.bytes_read)} read in {result.seconds:.1f} s"
+    )
+    return result.exit_code
+
+
+@click.command("rebuild")
+@common_options
+@click.pass_obj
+def rebuild_command(invocation: Invocation) -> int:
+    """Rebuild catalog, index and cache from the destinations. A damaged catalog is set aside, not deleted."""
+    from snapferry.engine import open_repository
+
+    config = invocation.load_config()
+
+    async def work() -> int:
+        with progress(invocation) as on_progress:
+            async with open_repository(config) as repository:
+                await repository.rebuild(on_progress=on_progress)
+                return len(await repository.list())
+
+    snapshots = run_async(invocation, work())
+    if invocation.json_lines:
+        invocation.emit("rebuild", {"snapshots": snapshots})
+    else:
+        invocation.result(f"rebuilt: {snapshots} snapshots")
+    return 0
+
+
+def damage_document(damage: Damage) -> dict[str, Any]:
+    """One finding, as JSON shows it."""
+    document: dict[str, Any] = {"destination": damage.destination, "object": damage.object, "reason": damage.reason}
+    if damage.snapshot is not None:
+        document["snapshot"] = damage.snapshot
+    if damage.extents:
+        document["extents"] = [list(extent) for extent in damage.extents]
+    return document
