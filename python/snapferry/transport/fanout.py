@@ -166,6 +166,10 @@ class FanOut:
             cursor.queued += size
             cursor.ready.release()
 
+    def fail(self, name: str, error: BaseException) -> None:
+        """Counts a destination as failed for a reason that lies outside its stream of objects: a fenced session, say."""
+        self._fail(name, self._cursors[name], error)
+
     async def drain(self) -> None:
         """Waits until everything sent is acknowledged by, or dropped for, every destination.
 

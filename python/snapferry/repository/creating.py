@@ -1,0 +1,122 @@
+"""Making a repository on one or more destinations, and finishing one whose making was interrupted.
+
+Order at each destination: its own id, the key slot, and last ``config``, which makes it a repository. A repository that is there is
+never touched: only what an interrupted run of the same command with the same key left behind is used again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from snapferry import _core
+from snapferry.destination import Destination
+from snapferry.errors import DestinationError, ObjectNotFound, SnapferryError
+from snapferry.repository import names, objects
+from snapferry.repository.gathering import together
+from snapferry.repository.opening import Look, look
+from snapferry.repository.small import open_object, read_object
+
+
+async def create_repository(destinations: Mapping[str, Destination], secret: bytes) -> str:
+    """Makes one new repository on all ``destinations`` (open for writing, by name); returns its id, 32 hex digits.
+
+    Arguments:
+        secret: the key file's 32 bytes.
+
+    Raises:
+        SnapferryError: there is a repository, or a part of one that this key does not open; or a store that does not refuse a second
+            create or does not list what was just written. DestinationError: as the destinations raise it. Nothing counts before all are done.
+    """
+    keyring = await _interrupted(destinations, secret) or _core.Keyring.generate()
+    repository_id = keyring.repository_id.hex()
+    slot = keyring.wrap(secret)
+    described = objects.ConfigObject(objects.FORMAT_VERSION, repository_id, objects.now(), list(objects.SUITES))
+    config = keyring.seal("config", names.CONFIG, objects.encode(described))
+    await together(_create_identity(keyring, destination) for destination in destinations.values())
+    await together(_create_slot(destination, slot) for destination in destinations.values())
+    await together(destination.create(names.CONFIG, config) for destination in destinations.values())
+    await together(_check_config(keyring, destination) for destination in destinations.values())
+    return repository_id
+
+
+async def _interrupted(destinations: Mapping[str, Destination], secret: bytes) -> _core.Keyring | None:
+    """The keys that an interrupted run has begun to write down, or None if nothing is there; raises if it is anybody else's."""
+    found = dict(zip(destinations, await together(_leftover(destination, secret) for destination in destinations.values()), strict=True))
+    keyrings = {keyring.repository_id: keyring for keyring, _ in found.values() if keyring is not None}
+    complete = [name for name, (_, has_config) in found.items() if has_config]
+    if complete and len(complete) == len(found):
+        raise SnapferryError(f"there is a repository already at {', '.join(complete)}; use connect to work with it")
+    if len(keyrings) > 1:
+        raise SnapferryError(f"different repositories have been begun at {', '.join(destinations)}; empty all but one of these places")
+    return next(iter(keyrings.values()), None)
+
+
+async def _leftover(destination: Destination, secret: bytes) -> tuple[_core.Keyring | None, bool]:
+    """(keys found there, whether its config is there)."""
+    name = destination.name
+    for prefix in (names.PACKS, names.SNAPSHOTS, names.INDEX, names.SESSIONS):
+        async for info in destination.list(prefix):
+            raise SnapferryError(f"{name}: there is a repository already at {destination.url} (it holds {info.key}); init makes a new one only")
+    seen = await look(destination)
+    if isinstance(seen, DestinationError) and seen.exit_code not in (1, 10):
+        raise seen
+    if not isinstance(seen, Look):
+        await _refuse_broken_config(destination)
+    keyring = await _own_keys(destination, secret)
+    if keyring is None and isinstance(seen, Look):
+        raise SnapferryError(f"{name}: there is a repository already at {destination.url}, and this key does not open it")
+    return keyring, isinstance(seen, Look)
+
+
+async def _refuse_broken_config(destination: Destination) -> None:
+    try:
+        await destination.read(names.CONFIG, objects.SMALL_OBJECT_LIMIT)
+    except ObjectNotFound:
+        return
+    raise SnapferryError(f"{destination.name}: there is a repository already at {destination.url}, with a config object that this program cannot read")
+
+
+async def _own_keys(destination: Destination, secret: bytes) -> _core.Keyring | None:
+    """The keys in a slot that ``secret`` opens; None if there is no slot; an error if there are only others'."""
+    strange: list[str] = []
+    async for info in destination.list(names.KEYS):
+        if names.parse_key_slot(info.key) is None:
+            continue
+        try:
+            return _core.Keyring.unwrap(await destination.read(info.key, objects.SMALL_OBJECT_LIMIT), secret)
+        except _core.CoreError as error:
+            strange.append(f"{info.key}: {error}")
+    if strange:
+        raise SnapferryError(f"{destination.name}: {destination.url} holds key slots that this key does not open ({'; '.join(strange)}); choose an empty place")
+    return None
+
+
+async def _create_identity(keyring: _core.Keyring, destination: Destination) -> None:
+    described = objects.DestinationObject(secrets.token_hex(16))
+    data = keyring.seal("destination", names.DESTINATION, objects.encode(described))
+    if not await destination.create(names.DESTINATION, data):
+        try:
+            await read_object(keyring, destination, "destination", names.DESTINATION)
+        except DestinationError:
+            # Without a config, packs or keys that belong to it, it is what an interrupted run left before its key slot was written.
+            await destination.delete(names.DESTINATION)
+            if not await destination.create(names.DESTINATION, data):
+                raise SnapferryError(f"{destination.name}: another init is at work at {destination.url}") from None
+
+
+async def _create_slot(destination: Destination, slot: bytes) -> None:
+    """Creates the slot twice: the store must refuse the second, and list the first."""
+    key = names.key_slot(_core.blake3(slot)[:16].hex())
+    await destination.create(key, slot)
+    if await destination.create(key, slot):
+        raise SnapferryError(f"{destination.name}: {destination.url} accepts a second create of one name; a repository there would not be safe")
+    listed = [info async for info in destination.list(names.KEYS) if info.key == key and info.size == len(slot)]
+    if not listed:
+        raise SnapferryError(f"{destination.name}: {destination.url} does not list what was just written; a repository there would not be safe")
+
+
+async def _check_config(keyring: _core.Keyring, destination: Destination) -> None:
+    """Reads it back: a create that found the name taken may have met another init."""
+    data = await destination.read(names.CONFIG, objects.SMALL_OBJECT_LIMIT)
+    open_object(keyring, "config", names.CONFIG, data, destination.name)

@@ -1,0 +1,108 @@
+"""The names of a repository's objects: how they are made and, strictly, how they are read back.
+
+What does not parse is no object of ours: a listing passes over it, and nobody deletes it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+DESTINATION = "destination"
+CONFIG = "config"
+
+KEYS = "keys/"
+PACKS = "packs/"
+INDEX = "index/"
+SESSIONS = "sessions/"
+SNAPSHOTS = "snapshots/"
+FORGOTTEN = "forgotten/"
+COLLECT = "collect/"
+
+END = "end"
+
+_HEX32 = re.compile(r"[0-9a-f]{32}")
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_BEAT = re.compile(r"0|[1-9][0-9]{0,8}")
+
+
+def new_id() -> str:
+    """32 hex digits at random: a session's id, which is its snapshot's too."""
+    return secrets.token_hex(16)
+
+
+def key_slot(slot: str) -> str:
+    """Of a key slot by its 32 hex digits."""
+    return KEYS + slot
+
+
+def pack(pack_id: bytes) -> str:
+    """Of a pack by its 32-byte id: below 256 directories, so that none grows large."""
+    digits = pack_id.hex()
+    return f"{PACKS}{digits[:2]}/{digits}"
+
+
+def segment(segment_id: str) -> str:
+    """Of an index segment by its 64 hex digits."""
+    return INDEX + segment_id
+
+
+def beat(session: str, number: int) -> str:
+    """Of a session's sign of life; number 0 opens the session."""
+    return f"{SESSIONS}{session}/{number}"
+
+
+def session_end(session: str) -> str:
+    """Of the one object that says how a session ended."""
+    return f"{SESSIONS}{session}/{END}"
+
+
+def snapshot(snapshot_id: str) -> str:
+    """Of a commit by its 32 hex digits."""
+    return SNAPSHOTS + snapshot_id
+
+
+def forgotten(snapshot_id: str) -> str:
+    """Of the note that a snapshot was let go."""
+    return FORGOTTEN + snapshot_id
+
+
+def parse_key_slot(key: str) -> str | None:
+    """The slot's id, or None."""
+    return _suffix(key, KEYS, _HEX32)
+
+
+def parse_pack(key: str) -> bytes | None:
+    """The pack's id, or None."""
+    directory, _, digits = key.removeprefix(PACKS).partition("/")
+    if key.startswith(PACKS) and _HEX64.fullmatch(digits) and digits[:2] == directory:
+        return bytes.fromhex(digits)
+    return None
+
+
+def parse_segment(key: str) -> str | None:
+    """The segment's id, or None."""
+    return _suffix(key, INDEX, _HEX64)
+
+
+def parse_snapshot(key: str) -> str | None:
+    """The snapshot's id, or None."""
+    return _suffix(key, SNAPSHOTS, _HEX32)
+
+
+def parse_forgotten(key: str) -> str | None:
+    """The id of the snapshot that was let go, or None."""
+    return _suffix(key, FORGOTTEN, _HEX32)
+
+
+def parse_session(key: str) -> tuple[str, str] | None:
+    """(session id, beat number or ``end``), or None."""
+    session, _, rest = key.removeprefix(SESSIONS).partition("/")
+    if key.startswith(SESSIONS) and _HEX32.fullmatch(session) and (rest == END or _BEAT.fullmatch(rest)):
+        return session, rest
+    return None
+
+
+def _suffix(key: str, prefix: str, pattern: re.Pattern[str]) -> str | None:
+    rest = key.removeprefix(prefix)
+    return rest if key.startswith(prefix) and pattern.fullmatch(rest) else None

@@ -1,0 +1,209 @@
+"""Opening a repository: which of the configured destinations hold it, what opens it, and what is wrong with the others.
+
+One destination's trouble never stops the others. Nothing is believed before the key has authenticated it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from snapferry import _core
+from snapferry.destination import Destination
+from snapferry.errors import (
+    AccessDenied,
+    ConfigurationError,
+    DestinationError,
+    DestinationNotARepository,
+    NotARepository,
+    ObjectDamaged,
+    ObjectNotFound,
+    SnapferryError,
+)
+from snapferry.repository import names, objects
+from snapferry.repository.failures import combined
+from snapferry.repository.gathering import together
+from snapferry.repository.small import open_object
+from snapferry.types import Damage
+
+_SLOT_LIMIT = 64 << 10
+_MOST_SLOTS = 1000
+
+
+@dataclass(slots=True)
+class Members:
+    """An open repository: its keys, and its destinations.
+
+    Attributes:
+        repository_id: 32 hex digits.
+        replicas: the destinations that can be read, by name, in the order of the configuration.
+        ids: the random ids of the places, by destination name, where they are in good order.
+        failures: why the other destinations cannot be used.
+        unwritable: destinations among ``replicas`` that must not be written to, and why.
+        damage: what was found broken on the way.
+    """
+
+    keyring: _core.Keyring
+    repository_id: str
+    replicas: dict[str, Destination]
+    ids: dict[str, str]
+    failures: dict[str, SnapferryError] = field(default_factory=dict)
+    unwritable: dict[str, SnapferryError] = field(default_factory=dict)
+    damage: list[Damage] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Look:
+    """What one destination holds of what opens a repository, unverified."""
+
+    config: bytes
+    repository_id: str
+    slots: dict[str, bytes]
+    damage: list[Damage]
+
+
+async def open_members(
+    destinations: Mapping[str, Destination],
+    secret: bytes,
+    *,
+    expected_id: str | None,
+    failures: Mapping[str, SnapferryError] | None = None,
+) -> Members:
+    """Opens the repository on as many of ``destinations`` as hold it in good order.
+
+    Arguments:
+        destinations: open, by name, in the order of the configuration.
+        secret: the key file's 32 bytes.
+        expected_id: the repository's id, or None to take the one of the first destination that the key opens.
+        failures: destinations that could not even be opened.
+
+    Raises:
+        AccessDenied: the key opens none of the key slots, or none is left in good order. NotARepository: no destination holds the repository.
+        ConfigurationError: one place goes by two names. Else the error of the destinations, if none answers.
+    """
+    failed: dict[str, SnapferryError] = dict(failures or {})
+    looks: dict[str, Look] = {}
+    damage: list[Damage] = []
+    for name, found in zip(destinations, await together(look(destination) for destination in destinations.values()), strict=True):
+        if isinstance(found, Look):
+            looks[name] = found
+            damage += found.damage
+        else:
+            failed[name] = found
+    if expected_id is not None:
+        for name in [name for name, found in looks.items() if found.repository_id != expected_id]:
+            other = looks.pop(name).repository_id
+            failed[name] = DestinationNotARepository(f"holds repository {other}, not {expected_id}", name)
+    if not looks:
+        raise combined("no destination holds the repository" if failed else "no destination is configured", failed)
+    keyring, slot_damage = _unlock(looks, secret)
+    damage += slot_damage
+    members = Members(keyring, keyring.repository_id.hex(), {}, {}, failed, {}, damage)
+    for name, found in looks.items():
+        problem = _check_config(keyring, name, found)
+        if problem is None:
+            members.replicas[name] = destinations[name]
+        else:
+            failed[name] = problem
+    if not members.replicas:
+        raise combined("no destination holds the repository", failed)
+    await _identify(members)
+    return members
+
+
+async def look(destination: Destination) -> Look | SnapferryError:
+    """What a destination holds, or why it is none of a repository: an error is a result here, not raised."""
+    name = destination.name
+    damage: list[Damage] = []
+    try:
+        config = await destination.read(names.CONFIG, objects.SMALL_OBJECT_LIMIT)
+        described = objects.decode(objects.ConfigObject, _core.peek("config", config), "config")
+        objects.check_version(described, name)
+        slots: dict[str, bytes] = {}
+        async for info in destination.list(names.KEYS):
+            slot = names.parse_key_slot(info.key)
+            if slot is None or len(slots) >= _MOST_SLOTS:
+                continue
+            try:
+                slots[slot] = await destination.read(info.key, _SLOT_LIMIT)
+            except (ObjectDamaged, ObjectNotFound) as error:
+                damage.append(Damage(name, info.key, str(error)))
+        return Look(config, described.repository_id, slots, damage)
+    except ObjectNotFound:
+        return DestinationNotARepository(f"no repository at {destination.url}: it holds no config object", name)
+    except (ObjectDamaged, _core.CoreError) as error:
+        return DestinationNotARepository(f"the repository's config object is damaged or of an unknown version: {error}", name)
+    except NotARepository as error:
+        return DestinationNotARepository(str(error))
+    except SnapferryError as error:
+        return error
+
+
+def _unlock(looks: Mapping[str, Look], secret: bytes) -> tuple[_core.Keyring, list[Damage]]:
+    """The keys, from any slot of any destination that the secret opens; and the slots that are broken."""
+    keyring: _core.Keyring | None = None
+    damage: list[Damage] = []
+    tried: set[bytes] = set()
+    strangers = 0
+    for name, found in looks.items():
+        for slot, data in found.slots.items():
+            key = names.key_slot(slot)
+            if _core.blake3(data)[:16].hex() != slot:
+                damage.append(Damage(name, key, "torn or altered: its bytes are not what its name says"))
+                continue
+            if keyring is not None or data in tried:
+                continue
+            tried.add(data)
+            try:
+                opened = _core.Keyring.unwrap(data, secret)
+            except _core.KeyMismatchError:
+                strangers += 1
+            except _core.CoreError as error:
+                damage.append(Damage(name, key, str(error)))
+            else:
+                if opened.repository_id.hex() == found.repository_id:
+                    keyring = opened
+                else:
+                    damage.append(Damage(name, key, f"a key slot of another repository, {opened.repository_id.hex()}"))
+    if keyring is not None:
+        return keyring, damage
+    where = ", ".join(looks)
+    if strangers:
+        raise AccessDenied(f"the key file opens none of the key slots at {where}: it is another repository's, or was removed from this one")
+    if damage:
+        raise AccessDenied(f"no usable key slot at {where}: {'; '.join(f'{item.destination}: {item.object}: {item.reason}' for item in damage)}")
+    raise AccessDenied(f"no key slot is left at {where}; without one nobody can open the repository")
+
+
+def _check_config(keyring: _core.Keyring, name: str, found: Look) -> SnapferryError | None:
+    try:
+        payload = open_object(keyring, "config", names.CONFIG, found.config, name)
+        objects.check_version(objects.decode(objects.ConfigObject, payload, "config"), name)
+    except SnapferryError as error:
+        own = found.repository_id == keyring.repository_id.hex()
+        return DestinationNotARepository(str(error) if own else f"holds another repository, {found.repository_id}", name)
+    return None
+
+
+async def _identify(members: Members) -> None:
+    """Reads the places' own ids. A place without one in good order is read but not written to: it may be another one's copy."""
+    found = await together(_destination_id(members.keyring, destination) for destination in members.replicas.values())
+    for name, identity in zip(members.replicas, found, strict=True):
+        if isinstance(identity, str):
+            for other, known in members.ids.items():
+                if known == identity:
+                    raise ConfigurationError(f"destinations {other!r} and {name!r} are the same place (destination id {identity}); a copy there protects nothing")
+            members.ids[name] = identity
+        else:
+            members.unwritable[name] = DestinationNotARepository(f"its destination object cannot be used, so nothing is written there: {identity}", name)
+            if isinstance(identity, (ObjectDamaged, ObjectNotFound)):
+                members.damage.append(Damage(name, names.DESTINATION, str(identity)))
+
+
+async def _destination_id(keyring: _core.Keyring, destination: Destination) -> str | SnapferryError:
+    try:
+        data = await destination.read(names.DESTINATION, objects.SMALL_OBJECT_LIMIT)
+        payload = open_object(keyring, "destination", names.DESTINATION, data, destination.name)
+        return objects.decode(objects.DestinationObject, payload, names.DESTINATION).id
+    except DestinationError as error:
+        return error

@@ -1,0 +1,212 @@
+"""A writer's sessions, one per destination: signs of life that pin what it builds on, and one end that decides.
+
+No lock and no clock: every object is created if absent, and whoever creates a session's ``end`` has decided it (docs/format.md). The
+session's id is its snapshot's id, so that a listing alone shows which commits still lack their copy under ``snapshots/``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from snapferry import _core
+from snapferry.destination import Destination
+from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
+from snapferry.repository import names, objects
+from snapferry.repository.small import open_object, read_object
+from snapferry.repository.snapshots import read_commit
+from snapferry.types import Snapshot
+
+BEAT_SECONDS = 300.0
+_COLLECTION = re.compile(r"collect/(0|[1-9][0-9]{0,17})/(condemned|done)")
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a session found when it began at one destination.
+
+    Attributes:
+        has_parent: the parent's commit was there, in good order, before and after it was pinned.
+        collecting: a collection is under way whose condemned packs this version cannot tell; so no pack there is to be built on.
+        collection: the newest collection seen.
+    """
+
+    has_parent: bool
+    collecting: bool
+    collection: int
+
+
+class Session:
+    """One export's session at one destination.
+
+    Arguments:
+        destination: where; open for writing.
+        session_id: 32 hex digits; the snapshot's id.
+        volume: the volume's name.
+        parent: the snapshot to build on, pinned here if it is there.
+    """
+
+    def __init__(self, keyring: _core.Keyring, destination: Destination, session_id: str, volume: str, parent: Snapshot | None) -> None:
+        self._keyring = keyring
+        self._destination = destination
+        self._id = session_id
+        self._volume = volume
+        self._parent = parent
+        self._beat = 0
+        self._collection = 0
+
+    async def begin(self) -> Begun:
+        """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order."""
+        had_parent = await self._parent_there()
+        before, _ = await self._collections()
+        self._collection = before
+        await self._create_beat()
+        has_parent = had_parent and await self._parent_there()
+        self._collection, collecting = await self._collections()
+        return Begun(has_parent, collecting, self._collection)
+
+    async def beat(self) -> None:
+        """One more sign of life; ``Fenced`` if somebody else beats under this id."""
+        self._beat += 1
+        newest, _ = await self._collections()
+        self._collection = max(self._collection, newest)
+        await self._create_beat()
+
+    async def beat_forever(self, interval: float = BEAT_SECONDS) -> None:
+        """Beats until cancelled. Only ``Fenced`` gets out: a beat that fails otherwise is tried again at the next."""
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await self.beat()
+            except Fenced:
+                raise
+            except DestinationError:
+                continue
+
+    async def end(self, outcome: str, commit: bytes | None = None) -> None:
+        """Decides how the session ended; with ``committed``, creates the commit's copy under ``snapshots/`` too.
+
+        Raises:
+            Fenced: somebody else has decided already. DestinationError: as the destination raises it.
+        """
+        described = objects.EndObject(self._id, outcome, objects.now(), None if commit is None else objects.pack_commit(commit))  # type: ignore[arg-type]
+        key = names.session_end(self._id)
+        await _create_or_fenced(self._destination, key, self._keyring.seal("end", key, objects.encode(described)))
+        if commit is not None:
+            await create_checked(self._destination, names.snapshot(self._id), commit)
+
+    async def _create_beat(self) -> None:
+        parent = self._parent
+        described = objects.SessionObject(
+            session=self._id,
+            beat=self._beat,
+            volume=self._volume,
+            at=objects.now(),
+            nonce=secrets.token_hex(16),
+            parent=parent.id if parent else None,
+            ids=objects.root_object(parent.roots.ids) if parent else None,
+            places=objects.root_object(parent.roots.places) if parent else None,
+            collection=self._collection,
+        )
+        key = names.beat(self._id, self._beat)
+        await _create_or_fenced(self._destination, key, self._keyring.seal("session", key, objects.encode(described)))
+
+    async def _parent_there(self) -> bool:
+        if self._parent is None:
+            return False
+        try:
+            return await read_commit(self._keyring, self._destination, self._parent.id) == self._parent
+        except (ObjectNotFound, ObjectDamaged):
+            return False
+
+    async def _collections(self) -> tuple[int, bool]:
+        """(newest collection or 0, whether one is under way)."""
+        seen: dict[int, set[str]] = {}
+        async for info in self._destination.list(names.COLLECT):
+            match = _COLLECTION.fullmatch(info.key)
+            if match:
+                seen.setdefault(int(match[1]), set()).add(match[2])
+        return max(seen, default=0), any("done" not in states for states in seen.values())
+
+
+async def finish_commits(keyring: _core.Keyring, destination: Destination, on_damage: Callable[[str, str], object] | None = None) -> list[str]:
+    """Creates the copies under ``snapshots/`` that killed writers did not come to; returns the ids of those snapshots.
+
+    Arguments:
+        on_damage: called with the key and the reason for an end that cannot be read.
+    """
+    ended: set[str] = set()
+    async for info in destination.list(names.SESSIONS):
+        parsed = names.parse_session(info.key)
+        if parsed and parsed[1] == names.END:
+            ended.add(parsed[0])
+    if not ended:
+        return []
+    copied = {names.parse_snapshot(info.key) async for info in destination.list(names.SNAPSHOTS)}
+    gone = {names.parse_forgotten(info.key) async for info in destination.list(names.FORGOTTEN)}
+    finished = []
+    for session_id in sorted(ended - copied - gone):
+        key = names.session_end(session_id)
+        try:
+            payload = await read_object(keyring, destination, "end", key, objects.END_LIMIT)
+            commit = _decided_commit(keyring, payload, session_id, destination.name)
+        except (ObjectDamaged, ObjectNotFound) as error:
+            if on_damage is not None:
+                on_damage(key, str(error))
+            continue
+        if commit is not None:
+            await create_checked(destination, names.snapshot(session_id), commit)
+            finished.append(session_id)
+    return finished
+
+
+def _decided_commit(keyring: _core.Keyring, payload: bytes, session_id: str, where: str) -> bytes | None:
+    end = objects.decode(objects.EndObject, payload, names.session_end(session_id))
+    if end.session != session_id or end.outcome != "committed" or end.commit is None:
+        return None
+    commit = objects.unpack_commit(end.commit, names.session_end(session_id))
+    objects.parse_commit(open_object(keyring, "commit", names.snapshot(session_id), commit, where), session_id)
+    return commit
+
+
+async def create_checked(destination: Destination, key: str, data: bytes) -> None:
+    """Creates an object whose name can hold only these bytes. One that is there is compared; a broken one is replaced.
+
+    Only what does not end in its own hash is ever replaced: that is torn or altered, and no longer anybody's object.
+    """
+    if await destination.create(key, data):
+        return
+    try:
+        present: bytes | None = await destination.read(key, max(len(data), objects.SMALL_OBJECT_LIMIT))
+    except (ObjectDamaged, ObjectNotFound):
+        present = None
+    if present == data:
+        return
+    if present is not None and _intact(present):
+        raise ObjectDamaged(f"{key} holds another object in good order, which is left as it is", destination.name)
+    await destination.delete(key)
+    if not await destination.create(key, data) and await destination.read(key, len(data)) != data:
+        raise ObjectDamaged(f"{key} holds other bytes and cannot be replaced", destination.name)
+
+
+def _intact(data: bytes) -> bool:
+    try:
+        _core.check_object(data)
+    except _core.CoreError:
+        return False
+    return True
+
+
+async def _create_or_fenced(destination: Destination, key: str, data: bytes) -> None:
+    """Creates, or finds that an earlier try of ours whose reply was lost has; anybody else's bytes fence this session."""
+    if await destination.create(key, data):
+        return
+    try:
+        present = await destination.read(key, objects.END_LIMIT)
+    except (ObjectNotFound, ObjectDamaged):
+        present = b""
+    if present != data:
+        raise Fenced(f"{destination.name}: session {key.split('/')[1]} was ended or taken over by somebody else ({key} is not ours); run the export again")

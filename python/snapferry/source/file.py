@@ -1,0 +1,111 @@
+"""A regular file as a source: its holes are found with SEEK_DATA and SEEK_HOLE (lseek(2)) and never read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from snapferry.errors import SourceChanged, SourceError, SourceReadError
+
+# A file system that knows no holes answers SEEK_DATA with one of these; then all of the file is data.
+_NO_SEEK_DATA = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+class FileSource:
+    """Reads a regular file of any length.
+
+    Args:
+        path: the file.
+
+    Raises:
+        SourceError: it is missing, unreadable, a directory, or not a regular file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+        try:
+            # O_NONBLOCK: opening a FIFO must not wait for a writer; regular files do not know it.
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError as error:
+            raise SourceError(f"cannot open source {self._path}: {_reason(error)}") from error
+        try:
+            status = os.fstat(self._fd)
+            if stat.S_ISDIR(status.st_mode):
+                raise SourceError(f"source {self._path} is a directory; name the image file in it")
+            if not stat.S_ISREG(status.st_mode):
+                raise SourceError(f"source {self._path} is not a regular file, and this version reads no other kind")
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._size = status.st_size
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its directories."""
+        return Path(self._path).name
+
+    @property
+    def size(self) -> int:
+        """The file's length when it was opened."""
+        return self._size
+
+    def extents(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The data extents within ``start`` to ``end``; one of everything where the file system knows no holes."""
+        end = min(end, self._size)
+        at = start
+        while at < end:
+            try:
+                data = os.lseek(self._fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return  # Nothing but a hole up to the end of the file (or the file ends here: the check at the end tells).
+                if error.errno not in _NO_SEEK_DATA:
+                    raise SourceReadError(f"source {self._path}: cannot find data from byte {at} on: {_reason(error)}", at) from error
+                yield at, end - at
+                return
+            if data >= end:
+                return
+            hole = min(os.lseek(self._fd, data, os.SEEK_HOLE), end)
+            if hole <= data:  # The file was changed between the two calls; take what is left for data.
+                hole = end
+            yield data, hole - data
+            at = hole
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fills ``buffer`` from ``offset`` on, in as many reads as it takes."""
+        done = 0
+        while done < len(buffer):
+            at = offset + done
+            try:
+                count = os.preadv(self._fd, [buffer[done:]], at)
+            except OSError as error:
+                raise SourceReadError(f"source {self._path}: cannot read at byte {at}: {_reason(error)}", at) from error
+            if count == 0:
+                raise SourceChanged(f"source {self._path} shrank while it was read: it ends at byte {at} and was {self._size} bytes long")
+            done += count
+
+    def check_unchanged(self) -> None:
+        """Compares the file's length with that at the opening."""
+        try:
+            size = os.fstat(self._fd).st_size
+        except OSError as error:
+            raise SourceError(f"source {self._path}: cannot look at it again: {_reason(error)}") from error
+        if size != self._size:
+            how = "shrank" if size < self._size else "grew"
+            raise SourceChanged(f"source {self._path} {how} from {self._size} to {size} bytes while it was read")
+
+    def close(self) -> None:
+        """Closes the file; a second call does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
