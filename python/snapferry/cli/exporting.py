@@ -46,7 +46,6 @@ def export_command(
 
     What did not change since the volume's latest snapshot is read and compared, but not sent.
     """
-    from snapferry.engine import open_repository
     from snapferry.errors import ConfigurationError
 
     if source == "-":
@@ -55,6 +54,7 @@ def export_command(
     config = invocation.load_config(flags)
     for name in to:
         config.destination(name)
+    from snapferry.engine import open_repository
 
     async def work() -> ExportResult:
         with progress(invocation) as on_progress:

@@ -46,16 +46,17 @@ def report(invocation: Invocation, error: BaseException) -> int:
                 document["traceback"] = "".join(traceback.format_exception(error))
             invocation.emit("error", document)
             invocation.flush()
+        elif isinstance(error, click.exceptions.NoArgsIsHelpError):
+            print(error.format_message(), file=sys.stderr)
         else:
-            invocation_help(error)
+            _say_usage(error)
             if invocation.verbose and not isinstance(error, click.ClickException):
                 traceback.print_exception(error)
             print(f"snapferry: {message}", file=sys.stderr)
     return code
 
 
-def invocation_help(error: BaseException) -> None:
-    """For a usage error: how the command is called."""
+def _say_usage(error: BaseException) -> None:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         print(error.ctx.get_usage(), file=sys.stderr)
 
@@ -91,8 +92,10 @@ def exit_code(error: BaseException) -> int:
 
 def message_of(error: BaseException) -> str:
     """One line for people."""
-    if isinstance(error, click.ClickException):
-        text = error.format_message()
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        text = "a command is missing (try `snapferry --help`)"
+    elif isinstance(error, click.ClickException):
+        text = error.format_message().rstrip(".")
         if isinstance(error, click.UsageError) and error.ctx is not None:
             text += f" (try `{error.ctx.command_path} --help`)"
     elif isinstance(error, (KeyboardInterrupt, click.Abort)):

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 def list_command(invocation: Invocation, volume: str | None) -> int:
     """List the snapshots of VOLUME, or of all volumes."""
-    from snapferry.engine import open_repository
-
     config = invocation.load_config()
+    from snapferry.engine import open_repository
 
     async def work() -> list[ListedSnapshot]:
         async with open_repository(config) as repository:
@@ -59,9 +58,8 @@ def list_command(invocation: Invocation, volume: str | None) -> int:
 @click.pass_obj
 def show_command(invocation: Invocation, snapshot: str) -> int:
     """Show one snapshot: what it is, which destinations hold it, and how well."""
-    from snapferry.engine import open_repository
-
     config = invocation.load_config()
+    from snapferry.engine import open_repository
 
     async def work() -> SnapshotDetails:
         async with open_repository(config) as repository:
@@ -103,9 +101,8 @@ def show_command(invocation: Invocation, snapshot: str) -> int:
 @click.pass_obj
 def diff_command(invocation: Invocation, snapshot_a: str, snapshot_b: str) -> int:
     """List the extents in which two snapshots differ: offset and length in bytes, a line each."""
-    from snapferry.engine import open_repository
-
     config = invocation.load_config()
+    from snapferry.engine import open_repository
 
     async def work() -> None:
         async with open_repository(config) as repository:

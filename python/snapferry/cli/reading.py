@@ -33,9 +33,9 @@ class VolumeCommand(click.Command):
 @click.pass_obj
 def cat_command(invocation: Invocation, *, snapshot: str, extent: tuple[int, int | None] | None) -> int:
     """Write the bytes of SNAPSHOT to standard output."""
+    config = invocation.load_config()
     from snapferry.engine import open_repository
 
-    config = invocation.load_config()
     if sys.stdout.isatty():
         raise click.UsageError("a volume's bytes are not for a terminal; send them to a file or a pipe")
     output = sys.stdout.fileno()

@@ -40,7 +40,6 @@ def restore_command(
 
     Run again after an interruption it goes on where it was. An existing target is changed only where it differs.
     """
-    from snapferry.engine import open_repository
     from snapferry.errors import ConfigurationError
 
     if target == "-":
@@ -48,6 +47,7 @@ def restore_command(
     config = invocation.load_config()
     for name in sources:
         config.destination(name)
+    from snapferry.engine import open_repository
 
     async def work() -> RestoreResult:
         with progress(invocation) as on_progress:

@@ -28,11 +28,10 @@ def verify_command(invocation: Invocation, snapshots: tuple[str, ...], read_data
 
     Structure and presence are always checked. Exit code 4 if anything is damaged, healable or not.
     """
-    from snapferry.engine import open_repository
-
     config = invocation.load_config()
     if destination is not None:
         config.destination(destination)
+    from snapferry.engine import open_repository
 
     async def work() -> VerifyResult:
         with progress(invocation) as on_progress:
@@ -67,9 +66,8 @@ def verify_command(invocation: Invocation, snapshots: tuple[str, ...], read_data
 @click.pass_obj
 def rebuild_command(invocation: Invocation) -> int:
     """Rebuild catalog, index and cache from the destinations. A damaged catalog is set aside, not deleted."""
-    from snapferry.engine import open_repository
-
     config = invocation.load_config()
+    from snapferry.engine import open_repository
 
     async def work() -> int:
         with progress(invocation) as on_progress:

@@ -12,7 +12,7 @@ _UNITS = {"": 1, "B": 1, "KIB": KiB, "MIB": MiB, "GIB": GiB, "TIB": GiB << 10, "
 
 def parse_size(text: str | int, what: str = "size") -> int:
     """Bytes of ``65536``, ``64KiB``, ``1.5 GiB``; ``ConfigurationError`` for anything else."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text)) if not isinstance(text, bool) else None
+    match = re.fullmatch(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([A-Za-z]*)\s*", str(text)) if not isinstance(text, bool) else None
     if match is None or match[2].upper() not in _UNITS:
         raise ConfigurationError(f"{what}: {text!r} is not a size; write bytes or IEC units, as in 65536, 64KiB or 1GiB")
     number, unit = match[1], _UNITS[match[2].upper()]
