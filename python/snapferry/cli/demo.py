@@ -54,7 +54,7 @@ class Steps:
 def demo_command(invocation: Invocation, keep: str | None, size: int) -> int:
     """Back up a real file system image to two destinations, damage one, restore, and compare byte for byte.
 
-    The image is an ext4 file system with a sample of this machine's own files from /usr. It needs mkfs.ext4, about five
+    The image is an ext4 file system with a sample of this machine's own files from /usr. It needs mkfs.ext4, about six
     times the size in free space below $TMPDIR (or --keep), and no privileges.
     """
     if keep is None:

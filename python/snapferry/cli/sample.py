@@ -31,9 +31,9 @@ async def make_image(image: Path, staged: Path, size: int) -> int:
     if tool is None:
         raise SnapferryError("the demo needs mkfs.ext4, which is missing here; install the package e2fsprogs")
     free = shutil.disk_usage(staged.parent).free
-    if free < 5 * size:
+    if free < 6 * size:
         raise TargetFull(
-            f"the demo needs about {format_size(5 * size)} below {staged.parent}, and {format_size(free)} are free; set TMPDIR"
+            f"the demo needs about {format_size(6 * size)} below {staged.parent}, and {format_size(free)} are free; set TMPDIR"
         )
     files, copied = await asyncio.to_thread(_stage, staged, size)
     length = -(-(copied * 5 // 4 + 4 * KiB * files + 48 * MiB) // MiB) * MiB
