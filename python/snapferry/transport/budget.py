@@ -62,7 +62,7 @@ class ByteBudget:
 
     def statistics(self) -> BudgetStatistics:
         """All figures at once."""
-        return BudgetStatistics(self._total, self._available, self._peak, len(self._waiters))
+        return BudgetStatistics(self._total, self._available, self._peak, sum(not waiter.granted.cancelled() for waiter in self._waiters))
 
     async def acquire(self, minimum: int, maximum: int | None = None) -> int:
         """Waits until ``minimum`` bytes are free and all who came before are served, then reserves up to ``maximum``.
@@ -89,12 +89,12 @@ class ByteBudget:
         try:
             return await waiter.granted
         except asyncio.CancelledError:
-            if waiter.granted.done() and not waiter.granted.cancelled():
+            if waiter.granted.cancelled():
+                # It gives up its place; who came after may be served now.
+                self._serve()
+            else:
                 # Granted and cancelled in the same turn of the loop: nobody will hear of the grant.
                 self.release(waiter.granted.result())
-            else:
-                self._waiters.remove(waiter)
-                self._serve()
             raise
 
     def release(self, count: int) -> None:
@@ -105,9 +105,13 @@ class ByteBudget:
         self._serve()
 
     def _serve(self) -> None:
-        while self._waiters and self._waiters[0].minimum <= self._available:
-            waiter = self._waiters.popleft()
-            waiter.granted.set_result(self._grant(waiter.minimum, waiter.maximum))
+        while self._waiters:
+            first = self._waiters[0]
+            if not first.granted.cancelled():
+                if first.minimum > self._available:
+                    return
+                first.granted.set_result(self._grant(first.minimum, first.maximum))
+            self._waiters.popleft()
 
     def _grant(self, minimum: int, maximum: int) -> int:
         count = max(minimum, min(maximum, self._available))

@@ -1,0 +1,45 @@
+"""The public conformance suite on every destination of ours, and on wrappers, which must not change what a destination does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snapferry.destination import Destination, durable, open_destination, prepare_destination
+from snapferry.destination import file as file_module
+from snapferry.testing.conformance import CASES, Case, run_case
+from snapferry.transport import Meter, Metered, with_retry
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_memory(case: Case) -> None:
+    await run_case(case, lambda place: open_destination("memory", f"memory://{place}"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_file(case: Case, tmp_path: Path) -> None:
+    async def make(place: str) -> Destination:
+        await prepare_destination("file", str(tmp_path / place))
+        return await open_destination("file", str(tmp_path / place))
+
+    await run_case(case, make)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_file_without_renameat2(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_module, "rename_exclusive", durable.link_exclusive)
+
+    async def make(place: str) -> Destination:
+        await prepare_destination("file", str(tmp_path / place))
+        return await open_destination("file", str(tmp_path / place))
+
+    await run_case(case, make)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_wrapped(case: Case) -> None:
+    async def make(place: str) -> Destination:
+        return Metered(with_retry(await open_destination("memory", f"memory://{place}")), Meter("memory"))
+
+    await run_case(case, make)
