@@ -48,9 +48,6 @@ def peek(kind: str, data: Buffer) -> bytes:
     Raises ``DamagedError`` where the hash does not fit, ``UnsupportedError`` for a version or suite unknown here.
     """
 
-def allocated_memory() -> int:
-    """Bytes of pack buffers now alive, free ones kept for reuse included."""
-
 @final
 class Workers:
     """A thread pool of the core's own."""
@@ -58,6 +55,9 @@ class Workers:
     def __new__(cls, threads: int) -> Workers: ...
     @property
     def threads(self) -> int: ...
+    @property
+    def allocated(self) -> int:
+        """Bytes of pack buffers now alive, free ones kept for reuse included."""
 
 @final
 class Keyring:
@@ -137,7 +137,10 @@ class Manifest:
     def blocks(self) -> int:
         """How many blocks the volume has."""
     def missing(self, first: int, end: int, places: bool = True) -> list[Fetch]:
-        """What must be fetched next to know the blocks ``first`` to ``end - 1``; empty when all is there or lost. Call until empty."""
+        """What must be fetched next to know the blocks ``first`` to ``end - 1``; empty when all is there or lost. Call until empty.
+
+        Each call replaces what was asked for before: one task at a time asks and feeds.
+        """
     def feed(self, pack: bytes, offset: int, data: Buffer) -> int:
         """Verifies the asked-for pages in ``data``, which begins at ``offset`` of ``pack``; returns how many failed (0: all well)."""
     def give_up(self, pack: bytes, offset: int, length: int) -> None:
@@ -146,6 +149,11 @@ class Manifest:
         """(first, count) runs of blocks in the range whose pages were given up."""
     def evict(self, until: int) -> None:
         """Forgets the pages that only blocks below ``until`` need."""
+    def next_data(self, first: int) -> int:
+        """The first block from ``first`` on that is not below a page known to hold only zeros; ``blocks`` if there is none.
+
+        Costs no more than the pages there are. A page that is not loaded counts as data.
+        """
     def ids(self, first: int, end: int) -> bytes:
         """The ids of loaded blocks, 32 bytes each, one after another; zeros for holes. ``ValueError`` if a page is missing."""
     def packs(self, first: int, end: int) -> bytes:
@@ -178,14 +186,10 @@ class ManifestWriter:
     def advance(self, until: int) -> list[Pack]:
         """All blocks below ``until`` are recorded or holes; returns manifest packs that became full.
 
-        The parent's pages for the recorded blocks must be loaded; it may evict up to ``until`` afterwards.
+        The parent's pages for the recorded blocks must be loaded; what nobody needs any more of them is evicted here.
         """
     def finish(self) -> tuple[RootsTuple, list[Pack]]:
         """After the packer's ``finish``: the roots, and the last manifest packs. Nothing may be called after it."""
-    @property
-    def pages_lost(self) -> int:
-        """Parent pages that could not be had and were taken for changed."""
-
 @final
 class Packer:
     """Blocks in, packs out: hash, zero test, comparison with the parent, index, compression, sealing, self-check."""
@@ -219,7 +223,11 @@ class Packer:
     def finish(self) -> list[Pack]:
         """The last pack, if anything is in it. No ``process`` may run."""
     def segment(self, packs: list[bytes]) -> Segment | None:
-        """An index segment of these finished packs, which count as usable from now on; None if they hold nothing new."""
+        """An index segment of these finished packs, which count as usable from now on; None if there is nothing new.
+
+        It names the manifest packs finished so far too (they hold no blocks), so that none looks like one that lost its
+        segment. Ids of other packs are passed over.
+        """
     def counts(self) -> tuple[int, int, int, int]:
         """(bytes new, blocks new, blocks zero among those processed, blocks unchanged or known)."""
 
@@ -229,8 +237,12 @@ class Plan:
 
     def __new__(cls, keyring: Keyring, workers: Workers, manifest: Manifest, first: int, end: int, max_extent: int) -> Plan:
         """The manifest must be loaded for the range (ids and places). ``max_extent``: the longest ranged read, in bytes."""
-    def extents(self) -> list[Fetch]:
-        """The ranged reads, in the order of the volume, without those whose blocks are all done. Numbers below index this list's first value."""
+    def headers(self) -> list[Fetch]:
+        """Headers to be read before the extents, and again after ``relocate``: those of packs met for the first time."""
+    def learn(self, pack: bytes, header: Buffer) -> bool:
+        """Takes the header of a pack; False if it is not good. Without it every record of the pack fails."""
+    def extents(self) -> list[tuple[int, Fetch]]:
+        """(number, fetch) of the ranged reads whose blocks are not all done, in the order of the volume."""
     def zeros(self) -> list[tuple[int, int]]:
         """(offset, length) of the ranges that are zeros, in bytes of the volume."""
     def unreadable(self) -> list[tuple[int, int]]:
@@ -247,8 +259,10 @@ class Plan:
         """
     def copy(self, extent: int, data: Buffer, out: Buffer, out_offset: int) -> int:
         """As ``write``, into memory: ``out`` (writable) begins at byte ``out_offset`` of the volume; returns how many records failed."""
-    def relocate(self, index: Index) -> list[Fetch]:
-        """Looks for other places of what is not done; returns new extents (which follow the others in number)."""
+    def relocate(self, index: Index) -> list[tuple[int, Fetch]]:
+        """Looks for other usable places of what is not done; returns the extents added for them, as ``extents`` does."""
+    def extents_in(self, packs: Buffer) -> list[tuple[int, int]]:
+        """(offset, length) of what lies in one of these packs, their ids one after another; in bytes of the volume."""
 
 def zero_range(fd: int, offset: int, length: int, block_device: bool) -> int:
     """Makes the range of a file or device read as zeros, changing only what is not; returns the bytes changed."""

@@ -1,0 +1,135 @@
+//! The only unsafe code: memory and descriptors that somebody outside of Rust owns. Each block says why it is sound.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// A file of the local cache, mapped for reading.
+pub struct Mapped(memmap2::Mmap);
+
+impl Mapped {
+    /// Maps the whole file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: cache files are written once under another name, renamed into place and never changed; they are only
+        // ever unlinked, which leaves the mapping whole. Whoever truncates one behind our back gets SIGBUS, as with any mapping.
+        let map = unsafe { memmap2::Mmap::map(&file)? };
+        Ok(Self(map))
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Borrows a descriptor that the Python caller holds open for the length of the call.
+pub fn descriptor(fd: i32) -> Result<BorrowedFd<'static>> {
+    if fd < 0 {
+        return Err(Error::Usage(format!("{fd} is no file descriptor")));
+    }
+    // SAFETY: `fd` is not -1. The caller keeps the file open until the call returns; if it does not, the system answers
+    // EBADF or another file is read or written, as it would be for Python's own os.pwrite.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+#[cfg(feature = "python")]
+pub use python::{SharedBytes, WritableBytes, export};
+
+#[cfg(feature = "python")]
+mod python {
+    use std::ffi::c_int;
+
+    use pyo3::buffer::PyBuffer;
+    use pyo3::exceptions::{PyBufferError, PyValueError};
+    use pyo3::ffi;
+    use pyo3::prelude::*;
+
+    /// Bytes of a Python object that are read while the GIL is released.
+    pub struct SharedBytes(PyBuffer<u8>);
+
+    impl SharedBytes {
+        /// Asks the object for its bytes, contiguous.
+        pub fn get(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+            let buffer = PyBuffer::get(object)?;
+            if !buffer.is_c_contiguous() {
+                return Err(PyValueError::new_err("the bytes must be contiguous"));
+            }
+            Ok(Self(buffer))
+        }
+
+        /// The bytes. Nobody may write to them until this value is dropped.
+        pub fn bytes(&self) -> &[u8] {
+            if self.0.len_bytes() == 0 {
+                return &[];
+            }
+            // SAFETY: the exporter keeps the memory alive and in place while the buffer is held, which is as long as
+            // `self` is. Immutable exporters (bytes, packs) cannot change. Writable ones (read buffers) belong to one
+            // pipeline task that waits for this call before it fills them again: the rule stands in `_core.pyi`.
+            unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast(), self.0.len_bytes()) }
+        }
+    }
+
+    // SAFETY: the buffer is only read through `bytes`, and released on drop with the GIL held (pyo3 attaches for it).
+    unsafe impl Sync for SharedBytes {}
+    // SAFETY: as above; nothing in it is bound to the thread that made it.
+    unsafe impl Send for SharedBytes {}
+
+    /// Bytes of a Python object that are written while the GIL is released.
+    pub struct WritableBytes(PyBuffer<u8>);
+
+    impl WritableBytes {
+        /// Asks the object for its bytes, contiguous and writable.
+        pub fn get(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+            let buffer = PyBuffer::get(object)?;
+            if buffer.readonly() || !buffer.is_c_contiguous() {
+                return Err(PyValueError::new_err("the bytes must be contiguous and writable"));
+            }
+            Ok(Self(buffer))
+        }
+
+        /// The bytes, for writing.
+        pub fn bytes(&mut self) -> &mut [u8] {
+            if self.0.len_bytes() == 0 {
+                return &mut [];
+            }
+            // SAFETY: alive and in place as above; the caller hands the object to this call alone until it returns.
+            unsafe { std::slice::from_raw_parts_mut(self.0.buf_ptr().cast(), self.0.len_bytes()) }
+        }
+    }
+
+    // SAFETY: as for SharedBytes; `bytes` takes `&mut self`, so one thread at a time writes.
+    unsafe impl Send for WritableBytes {}
+
+    /// Fills a Python buffer view with `bytes`, which live as long as `owner` and never change.
+    ///
+    /// # Safety
+    /// `view` is a pointer that the interpreter passed to `__getbuffer__`; `bytes` is owned by `owner` and immutable.
+    pub unsafe fn export(
+        owner: Bound<'_, PyAny>,
+        bytes: &[u8],
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        if view.is_null() {
+            return Err(PyBufferError::new_err("no view to fill"));
+        }
+        // SAFETY: `view` is valid by this function's contract; PyBuffer_FillInfo takes its own reference to `owner`, so
+        // the bytes outlive the view; it refuses writable requests because of the read-only flag.
+        let failed = unsafe {
+            ffi::PyBuffer_FillInfo(
+                view,
+                owner.as_ptr(),
+                bytes.as_ptr().cast_mut().cast(),
+                bytes.len() as ffi::Py_ssize_t,
+                1,
+                flags,
+            )
+        };
+        if failed == -1 { Err(PyErr::fetch(owner.py())) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,319 @@
+//! Blocks in, packs out: the hot path of an export.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use rayon::prelude::*;
+
+use crate::block::{self, ZERO};
+use crate::bytes::Id;
+use crate::codec::{Codec, Encoder};
+use crate::envelope::{self, Kind};
+use crate::error::{Error, Result};
+use crate::index::{Index, IndexedPack, build};
+use crate::keys::Keyring;
+use crate::manifest::ManifestWriter;
+use crate::manifest::writer::{Recorded, Stored};
+use crate::pack::{Entry, FIXED, FinishedPack, NewRecord, OVERHEAD, PackBuilder, PackKind, RecordKind};
+use crate::workers::{Workers, lock};
+
+/// How much of what is built is decoded and compared before it leaves memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Every record.
+    Full,
+    /// One record in sixteen.
+    Sample,
+}
+
+impl Check {
+    const SAMPLE: u64 = 16;
+
+    /// As a configuration names it.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "full" => Ok(Self::Full),
+            "sample" => Ok(Self::Sample),
+            other => Err(Error::Usage(format!("check_built is full or sample, not {other:?}"))),
+        }
+    }
+}
+
+/// What one block turned out to be.
+enum Verdict {
+    Zeros,
+    /// It lies somewhere already, or this session stores it elsewhere.
+    Known(Recorded),
+    New {
+        id: Id,
+        codec: Codec,
+        stored: Vec<u8>,
+    },
+}
+
+struct OpenPack {
+    number: u32,
+    builder: PackBuilder,
+    entries: Vec<Entry>,
+}
+
+#[derive(Default)]
+struct State {
+    spare: VecDeque<usize>,
+    open: Option<OpenPack>,
+    next: u32,
+    finished: HashMap<Id, IndexedPack>,
+}
+
+/// A segment, ready to be sent and to be cached.
+pub struct NewSegment {
+    /// Hex of BLAKE3 of `data`.
+    pub id: String,
+    /// The sealed object.
+    pub data: Vec<u8>,
+    /// For the local cache.
+    pub plain: Vec<u8>,
+}
+
+/// Seals the segment of those packs.
+pub fn seal_segment(keys: &Keyring, packs: &[IndexedPack]) -> Result<NewSegment> {
+    let plain = build(packs, &[]);
+    // Its name is the hash of its bytes, which cannot be bound into them.
+    let data = envelope::seal(keys, Kind::Segment, "index", &plain)?;
+    Ok(NewSegment { id: blake3::hash(&data).to_string(), data, plain })
+}
+
+/// Takes the blocks of one export.
+pub struct Packer {
+    keys: Arc<Keyring>,
+    workers: Arc<Workers>,
+    index: Arc<Index>,
+    manifest: Arc<ManifestWriter>,
+    session: [u8; 16],
+    encoder: Encoder,
+    check: Check,
+    dry_run: bool,
+    state: Mutex<State>,
+    bytes_new: AtomicU64,
+    blocks_new: AtomicU64,
+    blocks_zero: AtomicU64,
+    blocks_known: AtomicU64,
+}
+
+impl Packer {
+    /// See the Python stub.
+    #[allow(clippy::too_many_arguments)] // One construction site; a struct of options would be built there and taken apart here.
+    pub fn new(
+        keys: Arc<Keyring>,
+        workers: Arc<Workers>,
+        index: Arc<Index>,
+        manifest: Arc<ManifestWriter>,
+        session: [u8; 16],
+        encoder: Encoder,
+        check: Check,
+        dry_run: bool,
+    ) -> Self {
+        Self {
+            keys,
+            workers,
+            index,
+            manifest,
+            session,
+            encoder,
+            check,
+            dry_run,
+            state: Mutex::default(),
+            bytes_new: AtomicU64::new(0),
+            blocks_new: AtomicU64::new(0),
+            blocks_zero: AtomicU64::new(0),
+            blocks_known: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes of buffers provided and not yet filled.
+    pub fn room(&self) -> usize {
+        let state = lock(&self.state);
+        let open = state.open.as_ref().map_or(0, |open| open.builder.free());
+        state.spare.iter().map(|capacity| capacity - FIXED).sum::<usize>() + open
+    }
+
+    /// Adds room for one more pack.
+    pub fn provide(&self, capacity: usize) -> Result<()> {
+        if capacity < self.manifest.block_size + (64 << 10) {
+            return Err(Error::Usage("a pack takes at least one block and 64 KiB".into()));
+        }
+        lock(&self.state).spare.push_back(capacity);
+        Ok(())
+    }
+
+    /// Takes the blocks from number `first` on; returns the packs that became full.
+    pub fn process(&self, first: u64, data: &[u8]) -> Result<Vec<FinishedPack>> {
+        let size = self.manifest.block_size;
+        let blocks = data.len().div_ceil(size) as u64;
+        if first + blocks > self.manifest.blocks
+            || (data.len() % size != 0 && first + blocks < self.manifest.blocks)
+        {
+            return Err(Error::Usage("blocks past the volume's end, or a torn block before it".into()));
+        }
+        // The volume's last block is hashed and stored padded with zeros.
+        let tail = (data.len() % size != 0).then(|| {
+            let mut tail = data[data.len() - data.len() % size..].to_vec();
+            tail.resize(size, 0);
+            tail
+        });
+        let whole: Vec<&[u8]> = data.chunks_exact(size).chain(tail.as_deref()).collect();
+        let theirs = match &self.manifest.parent {
+            Some(parent) => parent.range(first, first + blocks)?,
+            None => vec![None; whole.len()],
+        };
+        let verdicts: Vec<Verdict> = self.workers.run(|| {
+            let judged = whole.par_iter().zip(theirs).with_max_len(1);
+            judged.map(|(block, theirs)| self.judge(block, theirs)).collect::<Result<_>>()
+        })?;
+        let full = self.store(&whole, &verdicts)?;
+        let recorded: Vec<Recorded> = verdicts
+            .into_iter()
+            .map(|verdict| match verdict {
+                Verdict::Zeros => (ZERO, None),
+                Verdict::Known(recorded) => recorded,
+                Verdict::New { id, stored, .. } => {
+                    self.workers.return_scratch(stored);
+                    (id, None)
+                }
+            })
+            .collect();
+        self.manifest.record(first, &recorded);
+        Ok(full)
+    }
+
+    fn judge(&self, block: &[u8], theirs: Option<Recorded>) -> Result<Verdict> {
+        if block::is_zero(block) {
+            self.blocks_zero.fetch_add(1, Relaxed);
+            return Ok(Verdict::Zeros);
+        }
+        let id = block::id(&self.keys.block_id, block, block.len());
+        let unchanged = theirs.and_then(|(their_id, place)| place.filter(|_| their_id == id));
+        let usable = unchanged.filter(|place| self.index.is_usable(&place.pack));
+        if let Some(place) = usable.or_else(|| self.index.find(&id)) {
+            self.blocks_known.fetch_add(1, Relaxed);
+            return Ok(Verdict::Known((id, Some(place))));
+        }
+        if !lock(&self.manifest.claims).claim(&id) {
+            self.blocks_known.fetch_add(1, Relaxed);
+            return Ok(Verdict::Known((id, None)));
+        }
+        self.blocks_new.fetch_add(1, Relaxed);
+        self.bytes_new.fetch_add(block.len() as u64, Relaxed);
+        let mut stored = self.workers.scratch();
+        let codec = if self.dry_run { Codec::Raw } else { self.encoder.encode(block, &mut stored)? };
+        Ok(Verdict::New { id, codec, stored })
+    }
+
+    /// Seals the new blocks in their order; several packs may become full.
+    fn store(&self, blocks: &[&[u8]], verdicts: &[Verdict]) -> Result<Vec<FinishedPack>> {
+        let sampled = |number: u64| self.check == Check::Full || number % Check::SAMPLE == 0;
+        let records: Vec<NewRecord<'_>> = blocks
+            .iter()
+            .zip(verdicts)
+            .zip(0..)
+            .filter_map(|((block, verdict), number)| match verdict {
+                Verdict::New { id, codec, stored } => Some(NewRecord {
+                    kind: RecordKind::Block,
+                    id: *id,
+                    codec: *codec,
+                    plain_length: block.len(),
+                    stored: if *codec == Codec::Raw { block } else { stored },
+                    check: sampled(number).then_some(*block),
+                }),
+                _ => None,
+            })
+            .collect();
+        let mut full = Vec::new();
+        if self.dry_run || records.is_empty() {
+            return Ok(full);
+        }
+        // Only threads outside of the pool wait for this lock, so sealing in the pool under it cannot lock up.
+        let mut state = lock(&self.state);
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            self.open_pack(&mut state)?;
+            let Some(open) = state.open.as_mut() else { break };
+            let fits = open.builder.fitting(rest.iter().map(|record| record.stored.len()));
+            let (now, later) = rest.split_at(fits);
+            let places = self.workers.run(|| open.builder.append(now))?;
+            let mut claims = lock(&self.manifest.claims);
+            for (record, (offset, length)) in now.iter().zip(places) {
+                claims.store(record.id, Stored { pack: open.number, offset, length });
+                open.entries.push(Entry { id: record.id, offset, length, kind: RecordKind::Block });
+            }
+            drop(claims);
+            if !later.is_empty() {
+                full.extend(self.close_pack(&mut state)?);
+            }
+            rest = later;
+        }
+        Ok(full)
+    }
+
+    fn open_pack(&self, state: &mut State) -> Result<()> {
+        if state.open.is_some() {
+            return Ok(());
+        }
+        let Some(capacity) = state.spare.pop_front() else {
+            return Err(Error::Usage("no room was provided for these blocks".into()));
+        };
+        let buffer = self.workers.buffer(capacity);
+        let size = self.manifest.block_size as u32;
+        let builder = PackBuilder::new(&self.keys, PackKind::Data, &self.session, size, buffer)?;
+        state.open = Some(OpenPack { number: state.next, builder, entries: Vec::new() });
+        state.next += 1;
+        Ok(())
+    }
+
+    fn close_pack(&self, state: &mut State) -> Result<Option<FinishedPack>> {
+        let Some(open) = state.open.take() else { return Ok(None) };
+        if open.builder.is_empty() {
+            return Err(Error::Usage("a block that fits no pack".into()));
+        }
+        let keys = &self.keys;
+        let finished = self.workers.run(|| open.builder.finish(keys))?;
+        lock(&self.manifest.claims).name(open.number, finished.id);
+        let indexed = IndexedPack { id: finished.id, size: finished.length as u64, entries: open.entries };
+        state.finished.insert(finished.id, indexed);
+        Ok(Some(finished))
+    }
+
+    /// The last pack, if anything is in it.
+    pub fn finish(&self) -> Result<Option<FinishedPack>> {
+        self.close_pack(&mut lock(&self.state))
+    }
+
+    /// A segment of these finished packs, whose blocks are found in the index from now on, and of all manifest packs
+    /// finished so far, so that nobody takes them for packs that lost their segment.
+    pub fn segment(&self, packs: &[Id]) -> Result<Option<NewSegment>> {
+        let mut state = lock(&self.state);
+        let mut named: Vec<IndexedPack> = packs.iter().filter_map(|id| state.finished.remove(id)).collect();
+        drop(state);
+        let manifests = std::mem::take(&mut lock(&self.manifest.claims).manifest_packs);
+        named.extend(manifests.into_iter().map(|(id, size)| IndexedPack { id, size, entries: Vec::new() }));
+        if named.is_empty() {
+            return Ok(None);
+        }
+        let segment = seal_segment(&self.keys, &named)?;
+        let ids: Vec<Id> = named.iter().map(|pack| pack.id).collect();
+        // First findable, then forgotten: a block is never unknown in between.
+        self.index.hold_segment(segment.plain.clone(), &ids)?;
+        lock(&self.manifest.claims)
+            .forget(named.iter().flat_map(|pack| pack.entries.iter().map(|entry| entry.id)));
+        Ok(Some(segment))
+    }
+
+    /// (bytes new, blocks new, blocks zero, blocks known).
+    pub fn counts(&self) -> (u64, u64, u64, u64) {
+        let of = |counter: &AtomicU64| counter.load(Relaxed);
+        (of(&self.bytes_new), of(&self.blocks_new), of(&self.blocks_zero), of(&self.blocks_known))
+    }
+}
+
+const _: () = assert!(OVERHEAD == 80);

@@ -1,0 +1,349 @@
+//! How to bring a window of a volume back: ranged reads by pack, and where each record's block goes.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use rayon::prelude::*;
+
+use crate::block::{self, UNREADABLE, ZERO};
+use crate::bytes::Id;
+use crate::error::{Error, Result, damaged};
+use crate::index::Index;
+use crate::keys::Keyring;
+use crate::manifest::reader::coalesce;
+use crate::manifest::{Fetch, Manifest};
+use crate::pack::{HEADER, PackKey, Place, RecordKind, open_record};
+use crate::target::{read_full, write_all};
+use crate::workers::{Workers, lock};
+
+/// Records this near to each other are read in one go.
+const GAP: u32 = 256 << 10;
+
+/// A stretch of the volume: offset and length in bytes.
+pub type Stretch = (u64, u64);
+
+struct Target {
+    block: u64,
+    done: AtomicBool,
+}
+
+struct Record {
+    id: Id,
+    place: Place,
+    targets: Vec<Target>,
+}
+
+impl Record {
+    fn done(&self) -> bool {
+        self.targets.iter().all(|target| target.done.load(Relaxed))
+    }
+}
+
+#[derive(Clone)]
+struct Extent {
+    fetch: Fetch,
+    records: Vec<(usize, Place)>,
+}
+
+/// A plan for one window.
+pub struct Plan {
+    keys: Arc<Keyring>,
+    workers: Arc<Workers>,
+    size: u64,
+    block_size: usize,
+    max_extent: u32,
+    records: Vec<Record>,
+    extents: Mutex<Vec<Extent>>,
+    zeros: Vec<Stretch>,
+    unreadable: Vec<Stretch>,
+    lost: Vec<Stretch>,
+}
+
+#[derive(Default)]
+struct Stretches(Vec<Stretch>);
+
+impl Stretches {
+    fn add(&mut self, offset: u64, length: u64) {
+        match self.0.last_mut() {
+            Some((start, count)) if *start + *count == offset => *count += length,
+            _ => self.0.push((offset, length)),
+        }
+    }
+}
+
+impl Plan {
+    /// For the blocks from `first` to before `end`, whose pages are loaded or lost.
+    pub fn new(
+        keys: Arc<Keyring>,
+        workers: Arc<Workers>,
+        manifest: &Manifest,
+        (first, end): (u64, u64),
+        (size, block_size): (u64, usize),
+        max_extent: u32,
+    ) -> Result<Self> {
+        let end = end.min(manifest.blocks);
+        let (mut zeros, mut unreadable, mut lost) = <(Stretches, Stretches, Stretches)>::default();
+        let mut records: Vec<Record> = Vec::new();
+        let mut known: HashMap<(Place, Id), usize> = HashMap::new();
+        for (block, found) in (first..end).zip(manifest.range(first, end)?) {
+            let offset = block * block_size as u64;
+            let length = (size - offset).min(block_size as u64);
+            match found {
+                Some((ZERO, _)) => zeros.add(offset, length),
+                Some((UNREADABLE, _)) => unreadable.add(offset, length),
+                Some((id, Some(place))) => {
+                    let number = *known.entry((place, id)).or_insert_with(|| {
+                        records.push(Record { id, place, targets: Vec::new() });
+                        records.len() - 1
+                    });
+                    records[number].targets.push(Target { block, done: AtomicBool::new(false) });
+                }
+                Some((_, None)) | None => lost.add(offset, length),
+            }
+        }
+        let plan = Self {
+            keys,
+            workers,
+            size,
+            block_size,
+            max_extent,
+            records,
+            extents: Mutex::default(),
+            zeros: zeros.0,
+            unreadable: unreadable.0,
+            lost: lost.0,
+        };
+        let all = plan.records.iter().enumerate().map(|(number, record)| (number, record.place)).collect();
+        *lock(&plan.extents) = plan.group(all);
+        Ok(plan)
+    }
+
+    /// Ranged reads for those records, in the order of the volume.
+    fn group(&self, records: Vec<(usize, Place)>) -> Vec<Extent> {
+        let mut by_pack: HashMap<Id, Vec<(usize, Place)>> = HashMap::new();
+        for (number, place) in records {
+            by_pack.entry(place.pack).or_default().push((number, place));
+        }
+        let mut extents = Vec::new();
+        for (pack, mut records) in by_pack {
+            records.sort_by_key(|(_, place)| place.offset);
+            let mut rest = records.as_slice();
+            let ranges = records.iter().map(|(_, place)| (place.offset, place.length));
+            for fetch in coalesce(pack, ranges, GAP, self.max_extent) {
+                let end = fetch.1 + fetch.2;
+                let (inside, after) = rest.split_at(rest.partition_point(|(_, place)| place.offset < end));
+                extents.push(Extent { fetch, records: inside.to_vec() });
+                rest = after;
+            }
+        }
+        let first_block = |extent: &Extent| {
+            extent
+                .records
+                .iter()
+                .flat_map(|(number, _)| self.records[*number].targets.first())
+                .map(|it| it.block)
+                .min()
+        };
+        extents.sort_by_cached_key(first_block);
+        extents
+    }
+
+    /// Headers to be read before the extents of their packs.
+    pub fn headers(&self) -> Vec<Fetch> {
+        let extents = lock(&self.extents);
+        let mut packs: Vec<Id> =
+            extents.iter().filter(|it| self.open(it)).map(|extent| extent.fetch.0).collect();
+        packs.sort_unstable();
+        packs.dedup();
+        packs.retain(|pack| self.keys.pack_key(pack).is_none());
+        packs.into_iter().map(|pack| (pack, 0, HEADER as u32)).collect()
+    }
+
+    /// Takes a pack's header; false if it is not good.
+    pub fn learn(&self, pack: &Id, header: &[u8]) -> bool {
+        match PackKey::from_header(&self.keys, header) {
+            Ok(key) => {
+                self.keys.remember_pack(*pack, key);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn open(&self, extent: &Extent) -> bool {
+        extent.records.iter().any(|(number, _)| !self.records[*number].done())
+    }
+
+    /// (number, fetch) of the ranged reads whose blocks are not all done.
+    pub fn extents(&self) -> Vec<(usize, Fetch)> {
+        let extents = lock(&self.extents);
+        extents
+            .iter()
+            .enumerate()
+            .filter(|(_, it)| self.open(it))
+            .map(|(number, it)| (number, it.fetch))
+            .collect()
+    }
+
+    /// What is zeros.
+    pub fn zeros(&self) -> &[Stretch] {
+        &self.zeros
+    }
+
+    /// What was recorded as unreadable.
+    pub fn unreadable(&self) -> &[Stretch] {
+        &self.unreadable
+    }
+
+    /// What cannot be had, or was not delivered.
+    pub fn lost(&self) -> Vec<Stretch> {
+        let open = self.records.iter().flat_map(|record| &record.targets).filter(|it| !it.done.load(Relaxed));
+        self.joined(open, &self.lost)
+    }
+
+    /// The stretches whose records lie in one of those packs.
+    pub fn extents_in(&self, packs: &HashSet<Id>) -> Vec<Stretch> {
+        let inside = self.records.iter().filter(|record| packs.contains(&record.place.pack));
+        self.joined(inside.flat_map(|record| &record.targets), &[])
+    }
+
+    fn joined<'a>(&self, targets: impl Iterator<Item = &'a Target>, more: &[Stretch]) -> Vec<Stretch> {
+        let mut all: Vec<Stretch> =
+            targets.map(|target| self.stretch(target.block)).chain(more.iter().copied()).collect();
+        all.sort_unstable();
+        let mut out = Stretches::default();
+        for (offset, length) in all {
+            out.add(offset, length);
+        }
+        out.0
+    }
+
+    fn stretch(&self, block: u64) -> Stretch {
+        let offset = block * self.block_size as u64;
+        (offset, (self.size - offset).min(self.block_size as u64))
+    }
+
+    /// Marks done what the target holds already; returns those bytes.
+    pub fn compare(&self, fd: BorrowedFd<'_>) -> Result<u64> {
+        let right = AtomicU64::new(0);
+        self.workers.run(|| {
+            let targets = self
+                .records
+                .par_iter()
+                .flat_map_iter(|record| record.targets.iter().map(|target| (record.id, target)));
+            targets.try_for_each_init(
+                || vec![0; self.block_size],
+                |buffer, (id, target)| -> Result<()> {
+                    let (offset, length) = self.stretch(target.block);
+                    let wanted = &mut buffer[..length as usize];
+                    if read_full(fd, wanted, offset)? == wanted.len()
+                        && block::id(&self.keys.block_id, wanted, self.block_size) == id
+                    {
+                        target.done.store(true, Relaxed);
+                        right.fetch_add(length, Relaxed);
+                    }
+                    Ok(())
+                },
+            )
+        })?;
+        Ok(right.into_inner())
+    }
+
+    /// Verifies an extent's records in `data` and hands each block that is not done to `put` (offset, bytes).
+    ///
+    /// Returns how many records failed. A block is done when `put` returned; its error ends the call.
+    fn deliver(
+        &self,
+        extent: usize,
+        data: &[u8],
+        put: impl Fn(u64, &[u8]) -> Result<()> + Sync,
+    ) -> Result<usize> {
+        let Some(Extent { fetch: (pack, start, _), records }) = lock(&self.extents).get(extent).cloned()
+        else {
+            return Err(Error::Usage(format!("the plan has no extent {extent}")));
+        };
+        let open: Vec<_> = records.into_iter().filter(|(number, _)| !self.records[*number].done()).collect();
+        let Some(key) = self.keys.pack_key(&pack) else { return Ok(open.len()) };
+        let failed = AtomicUsize::new(0);
+        self.workers.run(|| {
+            open.par_iter().with_max_len(1).try_for_each(|(number, place)| -> Result<()> {
+                let record = &self.records[*number];
+                let from = (place.offset - start) as usize;
+                let outcome = match data.get(from..from + place.length as usize) {
+                    Some(bytes) => {
+                        open_record(&self.keys, &key, RecordKind::Block, &record.id, bytes, |plain| {
+                            self.place_block(record, plain, &put)
+                        })
+                    }
+                    None => damaged("the read was short"),
+                };
+                match outcome {
+                    Ok(Ok(true)) => Ok(()),
+                    Ok(Err(error)) => Err(error),
+                    Ok(Ok(false)) | Err(_) => {
+                        failed.fetch_add(1, Relaxed);
+                        Ok(())
+                    }
+                }
+            })
+        })?;
+        Ok(failed.into_inner())
+    }
+
+    fn place_block(
+        &self,
+        record: &Record,
+        plain: &[u8],
+        put: impl Fn(u64, &[u8]) -> Result<()>,
+    ) -> Result<bool> {
+        if plain.len() != self.block_size {
+            return Ok(false);
+        }
+        for target in record.targets.iter().filter(|target| !target.done.load(Relaxed)) {
+            let (offset, length) = self.stretch(target.block);
+            put(offset, &plain[..length as usize])?;
+            target.done.store(true, Relaxed);
+        }
+        Ok(true)
+    }
+
+    /// Writes an extent's blocks to a file; returns (bytes written, records that failed).
+    pub fn write(&self, extent: usize, data: &[u8], fd: BorrowedFd<'_>) -> Result<(u64, usize)> {
+        let written = AtomicU64::new(0);
+        let failed = self.deliver(extent, data, |offset, plain| {
+            write_all(fd, plain, offset)?;
+            written.fetch_add(plain.len() as u64, Relaxed);
+            Ok(())
+        })?;
+        Ok((written.into_inner(), failed))
+    }
+
+    /// Copies an extent's blocks into `out`, which begins at byte `out_offset`; returns how many records failed.
+    pub fn copy(&self, extent: usize, data: &[u8], out: &mut [u8], out_offset: u64) -> Result<usize> {
+        let end = out_offset + out.len() as u64;
+        let out = Mutex::new(out);
+        self.deliver(extent, data, |offset, plain| {
+            let from = offset.max(out_offset);
+            let until = (offset + plain.len() as u64).min(end);
+            if from < until {
+                let bytes = &plain[(from - offset) as usize..(until - offset) as usize];
+                lock(&out)[(from - out_offset) as usize..(until - out_offset) as usize]
+                    .copy_from_slice(bytes);
+            }
+            Ok(())
+        })
+    }
+
+    /// New extents, after the others, for what is not done and lies elsewhere too.
+    pub fn relocate(&self, index: &Index) -> Vec<(usize, Fetch)> {
+        let elsewhere = |record: &Record| index.find_where(&record.id, |place| *place != record.place);
+        let found = self.records.iter().enumerate().filter(|(_, record)| !record.done());
+        let found = found.filter_map(|(number, record)| Some((number, elsewhere(record)?))).collect();
+        let mut extents = lock(&self.extents);
+        let first = extents.len();
+        extents.extend(self.group(found));
+        extents.iter().enumerate().skip(first).map(|(number, extent)| (number, extent.fetch)).collect()
+    }
+}

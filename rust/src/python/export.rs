@@ -1,0 +1,278 @@
+//! The way out: index, packer, manifest writer, and the packs they yield.
+
+use std::collections::HashSet;
+use std::ffi::c_int;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::identity::{PyKeyring, PyWorkers};
+use super::restore::PyManifest;
+use super::{PyFetch, PyRoots, fetch, roots_out, split_ids};
+use crate::bytes::Id;
+use crate::codec::{Codec, Encoder};
+use crate::index::{Index, IndexedPack};
+use crate::manifest::ManifestWriter;
+use crate::outside::{SharedBytes, export};
+use crate::pack::{FinishedPack, Tail, read_tail};
+use crate::packer::{Check, NewSegment, Packer, seal_segment};
+use crate::workers::Workers;
+
+/// A finished pack; its buffer goes back to the workers when the last reference is dropped.
+#[pyclass(frozen, name = "Pack", module = "snapferry._core")]
+pub struct PyPack {
+    buffer: Vec<u8>,
+    length: usize,
+    id: Id,
+    workers: Arc<Workers>,
+}
+
+impl PyPack {
+    fn new(pack: FinishedPack, workers: &Arc<Workers>) -> Self {
+        Self { buffer: pack.buffer, length: pack.length, id: pack.id, workers: workers.clone() }
+    }
+
+    fn all(packs: Vec<FinishedPack>, workers: &Arc<Workers>) -> Vec<Self> {
+        packs.into_iter().map(|pack| Self::new(pack, workers)).collect()
+    }
+}
+
+impl Drop for PyPack {
+    fn drop(&mut self) {
+        self.workers.recycle(std::mem::take(&mut self.buffer));
+    }
+}
+
+#[pymethods]
+impl PyPack {
+    #[getter]
+    fn id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.id)
+    }
+
+    #[getter]
+    fn capacity(&self) -> usize {
+        self.buffer.len()
+    }
+
+    fn __len__(&self) -> usize {
+        self.length
+    }
+
+    #[allow(unsafe_code)] // The interpreter's calling convention; the argument is in `outside`.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let this = slf.get();
+        // SAFETY: `view` comes from the interpreter; the class is frozen, so the buffer never changes while it lives.
+        unsafe { export(slf.clone().into_any(), &this.buffer[..this.length], view, flags) }
+    }
+}
+
+/// A new index segment.
+#[pyclass(frozen, name = "Segment", module = "snapferry._core")]
+pub struct PySegment(NewSegment);
+
+#[pymethods]
+impl PySegment {
+    #[getter]
+    fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    #[getter]
+    fn data<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.data)
+    }
+
+    #[getter]
+    fn plain<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.plain)
+    }
+}
+
+/// Block id prefix -> place.
+#[pyclass(frozen, name = "Index", module = "snapferry._core")]
+pub struct PyIndex(pub Arc<Index>);
+
+#[pymethods]
+impl PyIndex {
+    #[new]
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn add_segment(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        Ok(py.detach(|| self.0.map_segment(&path))?)
+    }
+
+    fn add_pack(
+        &self,
+        py: Python<'_>,
+        keyring: &PyKeyring,
+        pack: Id,
+        size: u64,
+        tail: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        let tail = SharedBytes::get(tail)?;
+        match py.detach(|| read_tail(&keyring.0, size, tail.bytes()))? {
+            Tail::Table(entries) => {
+                let count = entries.len();
+                self.0.add_pack(IndexedPack { id: pack, size, entries });
+                Ok(count)
+            }
+            Tail::Longer(needed) => Err(PyValueError::new_err(format!("the last {needed} bytes are needed"))),
+        }
+    }
+
+    fn packs<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, u64)> {
+        self.0.packs().into_iter().map(|(id, size)| (PyBytes::new(py, &id), size)).collect()
+    }
+
+    fn declare_usable(&self, packs: &Bound<'_, PyAny>) -> PyResult<()> {
+        let packs = SharedBytes::get(packs)?;
+        let ids: HashSet<Id> = split_ids(packs.bytes())?.collect();
+        self.0.declare_usable(ids);
+        Ok(())
+    }
+
+    fn is_usable(&self, pack: Id) -> bool {
+        self.0.is_usable(&pack)
+    }
+
+    fn added(&self, py: Python<'_>, keyring: &PyKeyring) -> PyResult<Option<PySegment>> {
+        let added = self.0.added();
+        if added.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(PySegment(py.detach(|| seal_segment(&keyring.0, &added))?)))
+    }
+
+    fn find<'py>(&self, py: Python<'py>, block_id: Id) -> Option<PyFetch<'py>> {
+        self.0.find(&block_id).map(|place| fetch(py, (place.pack, place.offset, place.length)))
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Builds a snapshot's trees.
+#[pyclass(frozen, name = "ManifestWriter", module = "snapferry._core")]
+pub struct PyManifestWriter {
+    writer: Arc<ManifestWriter>,
+    workers: Arc<Workers>,
+}
+
+#[pymethods]
+impl PyManifestWriter {
+    #[new]
+    #[pyo3(signature = (keyring, workers, index, *, session, size, block_size, parent, check))]
+    #[allow(clippy::too_many_arguments)] // Keyword arguments of Python.
+    fn new(
+        keyring: &PyKeyring,
+        workers: &PyWorkers,
+        index: &PyIndex,
+        session: [u8; 16],
+        size: u64,
+        block_size: usize,
+        parent: Option<&PyManifest>,
+        check: &str,
+    ) -> PyResult<Self> {
+        // Pages are few: they are all checked, whatever part of the blocks is.
+        Check::from_name(check)?;
+        let parent = parent.map(|parent| parent.0.clone());
+        let (keys, pool) = (keyring.0.clone(), workers.0.clone());
+        let writer = ManifestWriter::new(keys, pool, index.0.clone(), session, size, block_size, parent)?;
+        Ok(Self { writer: Arc::new(writer), workers: workers.0.clone() })
+    }
+
+    fn mark_unreadable(&self, first: u64, count: u64) {
+        self.writer.mark_unreadable(first, count);
+    }
+
+    fn advance(&self, py: Python<'_>, until: u64) -> PyResult<Vec<PyPack>> {
+        let packs = py.detach(|| self.writer.advance(until))?;
+        Ok(PyPack::all(packs, &self.workers))
+    }
+
+    fn finish<'py>(&self, py: Python<'py>) -> PyResult<(PyRoots<'py>, Vec<PyPack>)> {
+        let (roots, packs) = py.detach(|| self.writer.finish())?;
+        Ok((roots_out(py, roots), PyPack::all(packs, &self.workers)))
+    }
+}
+
+/// Blocks in, packs out.
+#[pyclass(frozen, name = "Packer", module = "snapferry._core")]
+pub struct PyPacker {
+    packer: Packer,
+    workers: Arc<Workers>,
+}
+
+#[pymethods]
+impl PyPacker {
+    #[new]
+    #[pyo3(signature = (keyring, workers, index, manifest, *, session, codec, level, check, dry_run=false))]
+    #[allow(clippy::too_many_arguments)] // Keyword arguments of Python.
+    fn new(
+        keyring: &PyKeyring,
+        workers: &PyWorkers,
+        index: &PyIndex,
+        manifest: &PyManifestWriter,
+        session: [u8; 16],
+        codec: &str,
+        level: i32,
+        check: &str,
+        dry_run: bool,
+    ) -> PyResult<Self> {
+        let packer = Packer::new(
+            keyring.0.clone(),
+            workers.0.clone(),
+            index.0.clone(),
+            manifest.writer.clone(),
+            session,
+            Encoder::new(Codec::from_name(codec)?, level),
+            Check::from_name(check)?,
+            dry_run,
+        );
+        Ok(Self { packer, workers: workers.0.clone() })
+    }
+
+    #[getter]
+    fn room(&self) -> usize {
+        self.packer.room()
+    }
+
+    fn provide(&self, capacity: usize) -> PyResult<()> {
+        Ok(self.packer.provide(capacity)?)
+    }
+
+    fn process(&self, py: Python<'_>, first: u64, data: &Bound<'_, PyAny>) -> PyResult<Vec<PyPack>> {
+        let data = SharedBytes::get(data)?;
+        let packs = py.detach(|| self.packer.process(first, data.bytes()))?;
+        Ok(PyPack::all(packs, &self.workers))
+    }
+
+    fn finish(&self, py: Python<'_>) -> PyResult<Vec<PyPack>> {
+        let pack = py.detach(|| self.packer.finish())?;
+        Ok(PyPack::all(pack.into_iter().collect(), &self.workers))
+    }
+
+    fn segment(&self, py: Python<'_>, packs: Vec<Id>) -> PyResult<Option<PySegment>> {
+        Ok(py.detach(|| self.packer.segment(&packs))?.map(PySegment))
+    }
+
+    fn counts(&self) -> (u64, u64, u64, u64) {
+        self.packer.counts()
+    }
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyPack>()?;
+    module.add_class::<PySegment>()?;
+    module.add_class::<PyIndex>()?;
+    module.add_class::<PyManifestWriter>()?;
+    module.add_class::<PyPacker>()
+}
