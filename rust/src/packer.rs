@@ -13,8 +13,9 @@ use crate::envelope::{self, Kind};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexedPack, build};
 use crate::keys::Keyring;
+use crate::manifest::Found;
 use crate::manifest::ManifestWriter;
-use crate::manifest::writer::{Recorded, Stored};
+use crate::manifest::writer::Stored;
 use crate::pack::{Entry, FIXED, FinishedPack, NewRecord, OVERHEAD, PackBuilder, PackKind, RecordKind};
 use crate::workers::{Workers, lock};
 
@@ -44,7 +45,7 @@ impl Check {
 enum Verdict {
     Zeros,
     /// It lies somewhere already, or this session stores it elsewhere.
-    Known(Recorded),
+    Known(Found),
     New {
         id: Id,
         codec: Codec,
@@ -172,7 +173,7 @@ impl Packer {
             judged.map(|(block, theirs)| self.judge(block, theirs)).collect::<Result<_>>()
         })?;
         let full = self.store(&whole, &verdicts)?;
-        let recorded: Vec<Recorded> = verdicts
+        let recorded: Vec<Found> = verdicts
             .into_iter()
             .map(|verdict| match verdict {
                 Verdict::Zeros => (ZERO, None),
@@ -187,7 +188,7 @@ impl Packer {
         Ok(full)
     }
 
-    fn judge(&self, block: &[u8], theirs: Option<Recorded>) -> Result<Verdict> {
+    fn judge(&self, block: &[u8], theirs: Option<Found>) -> Result<Verdict> {
         if block::is_zero(block) {
             self.blocks_zero.fetch_add(1, Relaxed);
             return Ok(Verdict::Zeros);

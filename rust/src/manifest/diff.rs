@@ -1,9 +1,13 @@
 //! Where two snapshots differ. Equal subtrees are neither read nor compared.
 
-use super::reader::{Manifest, Node};
+use super::lookup::Node;
+use super::reader::Manifest;
 use super::{FANOUT, Fetch, span};
 use crate::block::UNREADABLE;
 use crate::error::Result;
+
+/// Nodes, as (level, index).
+type Nodes = Vec<(u8, u64)>;
 
 /// What a walk over the nodes that differ met.
 #[derive(Default)]
@@ -11,7 +15,7 @@ struct Walk {
     /// Leaves that differ and are loaded on both sides.
     leaves: Vec<u64>,
     /// Nodes to be loaded, of each side.
-    wanted: (Vec<(u8, u64)>, Vec<(u8, u64)>),
+    wanted: (Nodes, Nodes),
 }
 
 fn walk(a: &Manifest, b: &Manifest, first: u64, end: u64) -> Walk {

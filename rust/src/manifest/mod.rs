@@ -5,6 +5,7 @@
 //! (l, i) covers the blocks from i · 256^(l+1) on. A child of zeros has no page.
 
 pub mod diff;
+pub mod lookup;
 pub mod page;
 pub mod reader;
 pub mod writer;
@@ -36,6 +37,9 @@ pub struct Roots {
     /// The tree of places.
     pub places: Option<Root>,
 }
+
+/// What is known of a block: its id, and its place if the tree of places has one.
+pub type Found = (Id, Option<Place>);
 
 /// A ranged read: pack, offset, length.
 pub type Fetch = (Id, u32, u32);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::page::{Child, MAX_PAGE, Places, ids_page, page_id, places_page};
 use super::reader::Manifest;
-use super::{FANOUT, Root, Roots, block_count, check_block_size, height_for, span};
+use super::{FANOUT, Found, Root, Roots, block_count, check_block_size, height_for, span};
 use crate::block::{UNREADABLE, ZERO};
 use crate::bytes::Id;
 use crate::codec::{Codec, Encoder};
@@ -81,9 +81,6 @@ impl Claims {
         self.blocks.contains_key(id)
     }
 }
-
-/// What was found for one block: its id, and where it lies unless this session stored it.
-pub type Recorded = (Id, Option<Place>);
 
 struct Leaf {
     ids: Box<[Id; FANOUT]>,
@@ -166,7 +163,7 @@ impl ManifestWriter {
     }
 
     /// Notes what was found for the blocks from `first` on.
-    pub fn record(&self, first: u64, found: &[Recorded]) {
+    pub fn record(&self, first: u64, found: &[Found]) {
         let mut state = lock(&self.state);
         for (block, (id, place)) in (first..).zip(found) {
             let number = (block % FANOUT as u64) as usize;
