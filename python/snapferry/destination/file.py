@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import secrets
 import stat
@@ -16,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from typing_extensions import Buffer
@@ -64,6 +65,7 @@ _UNREACHABLE = frozenset(
 )
 
 _Result = TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")
 
 
 class FileDestination:
@@ -92,7 +94,7 @@ class FileDestination:
         """
         destination = cls(name, root)
         try:
-            await destination._run(lambda _step: destination._look(writable))
+            await destination._run("", destination._look, writable)
         except BaseException:
             await destination.close()
             raise
@@ -139,65 +141,34 @@ class FileDestination:
     async def create(self, key: str, data: Buffer) -> bool:
         """Stores ``data`` under ``key`` unless it is taken; durable on return. The bytes are written from where they are, not copied."""
         check_key(key)
-        view = memoryview(data).cast("B")
-        return await self._run(lambda step: self._create(key, view, step), key)
+        return await self._run(key, self._create, key, memoryview(data).cast("B"))
 
     async def read(self, key: str, limit: int) -> bytes:
         """The whole object; ``ObjectDamaged`` if it is longer than ``limit`` bytes."""
-        check_key(key)
-
-        def work(step: Step) -> bytes:
-            descriptor = open_regular(self._path(key))
-            try:
-                size = os.fstat(descriptor).st_size
-                if size > limit:
-                    raise ObjectDamaged(f"{key} has {size} bytes where at most {limit} are expected", self._name)
-                data = bytearray(size)
-                self._fill(key, descriptor, 0, memoryview(data), step)
-                return bytes(data)
-            finally:
-                os.close(descriptor)
-
-        return await self._run(work, key)
+        return await self._run(check_key(key), self._read, key, limit)
 
     async def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
         """Fills ``buffer`` from ``offset`` on, straight from the file; ``ObjectDamaged`` if the object ends before it is full."""
         check_key(key)
         if offset < 0:
             raise ValueError(f"negative offset {offset}")
-        view = buffer.cast("B")
-
-        def work(step: Step) -> None:
-            with self._descriptors.lease(self._path(key)) as descriptor:
-                self._fill(key, descriptor, offset, view, step)
-
-        await self._run(work, key)
+        await self._run(key, self._read_into, key, offset, buffer.cast("B"))
 
     async def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
         """The last ``length`` bytes at most, and the object's size."""
-        check_key(key)
-
-        def work(step: Step) -> tuple[bytes, int]:
-            with self._descriptors.lease(self._path(key)) as descriptor:
-                size = os.fstat(descriptor).st_size
-                tail = bytearray(min(size, length))
-                self._fill(key, descriptor, size - len(tail), memoryview(tail), step)
-                return bytes(tail), size
-
-        return await self._run(work, key)
+        return await self._run(check_key(key), self._read_tail, key, length)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """Every object whose key begins with ``prefix``. Symbolic links, hidden files and ``tmp/`` are no objects."""
         check_prefix(prefix)
         objects = self._walk(prefix)
-        while batch := await self._run(lambda _step: tuple(islice(objects, _LIST_BATCH)), prefix):
+        while batch := await self._run(prefix, self._next_batch, objects):
             for item in batch:
                 yield item
 
     async def delete(self, key: str) -> None:
         """Removes the object and syncs its directory; one that is not there is no error."""
-        check_key(key)
-        await self._run(lambda _step: self._delete(key), key)
+        await self._run(check_key(key), self._delete, key)
 
     async def close(self) -> None:
         """Waits for the threads and closes the files."""
@@ -208,15 +179,20 @@ class FileDestination:
 
     # Below: in the event loop.
 
-    async def _run(self, work: Callable[[Step], _Result], key: str = "") -> _Result:
-        """Runs ``work`` in a thread. A cancelled caller gets its cancellation when the thread has come to its next step and undone its work."""
+    async def _run(
+        self, key: str, work: Callable[Concatenate[Step, _Arguments], _Result], *args: _Arguments.args, **named: _Arguments.kwargs
+    ) -> _Result:
+        """Runs ``work`` in a thread. A cancelled caller gets its cancellation when the thread has come to its next step and undone its work.
+
+        ``work`` is no closure: a traceback keeps the functions it went through, and they would keep the buffer of a failed call.
+        """
         abandoned = threading.Event()
 
         def step() -> None:
             if abandoned.is_set():
                 raise Abandoned
 
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work, step)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(work, step, *args, **named))
         cancellation: asyncio.CancelledError | None = None
         while not future.done():
             try:
@@ -235,9 +211,9 @@ class FileDestination:
 
     # Below: in a thread.
 
-    def _create(self, key: str, data: memoryview, step: Step) -> bool:
+    def _create(self, step: Step, key: str, data: memoryview) -> bool:
         try:
-            return self._create_below_root(key, data, step)
+            return self._create_below_root(step, key, data)
         except FileNotFoundError as error:
             # Somebody removed a directory that was there: the next attempt makes it anew.
             self._durable_directories.clear()
@@ -245,7 +221,7 @@ class FileDestination:
                 raise
             raise DestinationUnreachable(f"a directory above {key} vanished while it was written", self._name) from error
 
-    def _create_below_root(self, key: str, data: memoryview, step: Step) -> bool:
+    def _create_below_root(self, step: Step, key: str, data: memoryview) -> bool:
         path = self._path(key)
         directory = os.path.dirname(path)
         if os.path.lexists(path):
@@ -285,7 +261,30 @@ class FileDestination:
         sync_directory(parent)
         self._durable_directories.add(path)
 
-    def _fill(self, key: str, descriptor: int, offset: int, view: memoryview, step: Step) -> None:
+    def _read(self, step: Step, key: str, limit: int) -> bytes:
+        descriptor = open_regular(self._path(key))
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > limit:
+                raise ObjectDamaged(f"{key} has {size} bytes where at most {limit} are expected", self._name)
+            data = bytearray(size)
+            self._fill(step, key, descriptor, 0, memoryview(data))
+            return bytes(data)
+        finally:
+            os.close(descriptor)
+
+    def _read_into(self, step: Step, key: str, offset: int, view: memoryview) -> None:
+        with self._descriptors.lease(self._path(key)) as descriptor:
+            self._fill(step, key, descriptor, offset, view)
+
+    def _read_tail(self, step: Step, key: str, length: int) -> tuple[bytes, int]:
+        with self._descriptors.lease(self._path(key)) as descriptor:
+            size = os.fstat(descriptor).st_size
+            tail = bytearray(min(size, length))
+            self._fill(step, key, descriptor, size - len(tail), memoryview(tail))
+            return bytes(tail), size
+
+    def _fill(self, step: Step, key: str, descriptor: int, offset: int, view: memoryview) -> None:
         filled = 0
         while filled < len(view):
             step()
@@ -293,6 +292,9 @@ class FileDestination:
             if count == 0:
                 raise ObjectDamaged(f"{key} ends at {offset + filled}, before {offset + len(view)}", self._name)
             filled += count
+
+    def _next_batch(self, _step: Step, objects: Iterator[ObjectInfo]) -> tuple[ObjectInfo, ...]:
+        return tuple(islice(objects, _LIST_BATCH))
 
     def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
         pending = [prefix]
@@ -318,7 +320,7 @@ class FileDestination:
                     raise
             first = False
 
-    def _delete(self, key: str) -> None:
+    def _delete(self, _step: Step, key: str) -> None:
         path = self._path(key)
         self._descriptors.drop(path)
         try:
@@ -331,7 +333,7 @@ class FileDestination:
         if os.path.isdir(directory := os.path.dirname(path)):
             sync_directory(directory)
 
-    def _look(self, writable: bool) -> None:
+    def _look(self, _step: Step, writable: bool) -> None:
         if not os.path.isdir(self._root):
             # stat tells a missing directory from one that may not be looked at.
             os.stat(self._root)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class _Cursor:
         self.bit = 1 << number
         self.queue: deque[_Item] = deque()
         self.ready = asyncio.Semaphore(0)
-        self.workers: list[asyncio.Task[None]] = []
+        self.workers: set[asyncio.Task[None]] = set()
         self.queued = 0
         self.sent = 0
 
@@ -130,10 +131,13 @@ class FanOut:
         """Starts a few workers for each destination, as many as it can use."""
         for name, cursor in self._cursors.items():
             for number in range(max(1, cursor.destination.capabilities.concurrency)):
-                cursor.workers.append(asyncio.create_task(self._work(name, cursor), name=f"fan-out-{name}-{number}"))
+                worker = asyncio.create_task(self._work(name, cursor), name=f"fan-out-{name}-{number}")
+                cursor.workers.add(worker)
+                # A task that was cancelled keeps the frames it was cancelled in, and they the pack.
+                worker.add_done_callback(cursor.workers.discard)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Drains, unless there is an error; then stops the workers and waits for them, however often it is cancelled."""
         try:
             if error is None:
@@ -218,7 +222,7 @@ class FanOut:
         for worker in workers:
             worker.cancel()
         cancellation: asyncio.CancelledError | None = None
-        while any(not worker.done() for worker in workers):
+        while workers and any(not worker.done() for worker in workers):
             try:
                 await asyncio.wait(workers)
             except asyncio.CancelledError as error:
@@ -229,6 +233,7 @@ class FanOut:
             raise cancellation
 
     def _fail(self, name: str, cursor: _Cursor, error: BaseException) -> None:
+        _let_go_of_locals(error)
         self._failed.setdefault(name, error)
         self._drop_queue(cursor)
         self._stop(cursor)
@@ -236,7 +241,7 @@ class FanOut:
 
     def _stop(self, cursor: _Cursor) -> None:
         current = asyncio.current_task()
-        for worker in cursor.workers:
+        for worker in tuple(cursor.workers):
             if worker is not current:
                 worker.cancel()
 
@@ -268,3 +273,11 @@ class FanOut:
             raise self._broken
         if self._too_few():
             raise TooFewCopies(self._needed, self._failed)
+
+
+def _let_go_of_locals(error: BaseException) -> None:
+    """The error is kept; the frames it passed through must not keep a pack's buffer with it."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import os
@@ -29,6 +30,15 @@ from snapferry.testing.conformance import keys_of
 
 def files_below(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def open_files() -> list[str]:
+    paths = []
+    for number in os.listdir("/proc/self/fd"):
+        # The listing's own descriptor is gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            paths.append(os.readlink(f"/proc/self/fd/{number}"))
+    return paths
 
 
 async def test_objects_are_private_files_by_their_key(destination: FileDestination, tmp_path: Path) -> None:
@@ -345,3 +355,24 @@ async def test_a_truncated_file_is_damaged(destination: FileDestination, tmp_pat
     os.truncate(tmp_path / "root/packs/ab/x", 40)
     with pytest.raises(ObjectDamaged, match="ends at 40"):
         await destination.read_into("packs/ab/x", 30, memoryview(bytearray(20)))
+
+
+async def test_who_loses_a_race_leaves_nothing(destination: FileDestination, tmp_path: Path) -> None:
+    won = await asyncio.gather(*(destination.create("packs/ab/x", bytes(1 << 20)) for _ in range(6)))
+    assert won.count(True) == 1
+    assert files_below(tmp_path / "root") == {"packs/ab/x"}
+
+
+async def test_a_deleted_file_is_not_kept_open(destination: FileDestination) -> None:
+    await destination.create("packs/ab/x", b"x")
+    await destination.read_into("packs/ab/x", 0, memoryview(bytearray(1)))
+    await destination.delete("packs/ab/x")
+    assert not [path for path in open_files() if path.endswith("/packs/ab/x (deleted)")]
+
+
+async def test_a_disk_that_swallows_bytes_is_caught(destination: FileDestination, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, view: real(descriptor, view[:-1]) + 1)
+    with pytest.raises(DestinationUnreachable, match="99 bytes after 100"):
+        await destination.create("packs/ab/x", bytes(100))
+    assert files_below(tmp_path / "root") == set()

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from snapferry.destination import Destination
+from snapferry.destination.file import FileDestination
 from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import DestinationDenied, DestinationFull, DestinationUnreachable
 from snapferry.testing.faults import FailsNth, FullAfter, Hangs, LosesReply
@@ -263,6 +266,25 @@ async def test_a_buffer_is_let_go_with_its_last_cursor() -> None:
         hanging.released.set()
         await fanout.drain()
         await until(lambda: gone() is None)
+
+
+async def test_a_kept_error_keeps_no_buffer(tmp_path: Path) -> None:
+    class Pack(bytearray):
+        pass
+
+    file = FileDestination("file", str(tmp_path / "missing"))
+    gone = []
+    async with FanOut([MemoryDestination("good"), FullAfter(MemoryDestination("full"), 0), file]) as fanout:
+        for number in range(3):
+            pack = Pack(10)
+            gone.append(weakref.ref(pack))
+            await fanout.send(f"packs/ab/{number}", pack, 10, lambda: None)
+            del pack
+        await fanout.drain()
+    assert set(fanout.failed) == {"full", "file"}
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None, None]
+    await file.close()
 
 
 async def test_a_callback_that_breaks_is_heard_of() -> None:
