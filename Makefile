@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := .make
+CARGO_FUZZ := $(STAMPS)/cargo/bin/cargo-fuzz
 CARGO_FUZZ_VERSION := 0.13.1
 FUZZ_SECONDS ?= 10
 
@@ -21,7 +22,7 @@ $(STAMPS)/tools: .ci/tools
 	.ci/tools build
 	@touch $@
 
-$(STAMPS)/venv: constraints.txt $(STAMPS)/tools
+$(STAMPS)/venv: constraints.txt | $(STAMPS)/tools
 	@mkdir -p $(@D)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "snapferry needs Python 3.11 or later; run: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -53,7 +54,7 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest snapferry._core --mypy-config-file pyproject.toml
+	$(BIN)/python -m mypy.stubtest snapferry._core --mypy-config-file pyproject.toml --allowlist .ci/stubtest-allowlist --ignore-unused-allowlist
 	$(BIN)/lint-imports
 	cargo fmt --check --manifest-path rust/Cargo.toml
 	cargo clippy --locked --manifest-path rust/Cargo.toml --all-targets -- -D warnings
@@ -68,16 +69,16 @@ format: setup
 bench: setup $(STAMPS)/test-tools
 	$(BIN)/python -m pytest benches --timeout 0 $(BENCH_ARGS)
 
-$(STAMPS)/cargo-fuzz: Makefile
-	@mkdir -p $(@D)
-	command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked --version $(CARGO_FUZZ_VERSION)
-	@touch $@
+$(CARGO_FUZZ):
+	cargo install cargo-fuzz --quiet --locked --version $(CARGO_FUZZ_VERSION) --root $(STAMPS)/cargo
 
 # libFuzzer's instrumentation is an unstable flag; RUSTC_BOOTSTRAP lets the stable compiler take it.
-fuzz: $(STAMPS)/cargo-fuzz
-	@set -e; cd rust; for target in $$(RUSTC_BOOTSTRAP=1 cargo fuzz list); do \
+fuzz: $(CARGO_FUZZ)
+	@set -e; export RUSTC_BOOTSTRAP=1 PATH="$(CURDIR)/$(STAMPS)/cargo/bin:$$PATH"; cd rust; \
+	cargo fuzz build --sanitizer none; \
+	for target in $$(cargo fuzz list); do \
 	    echo "fuzz $$target for $(FUZZ_SECONDS) s"; \
-	    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=10 -verbosity=0 -print_final_stats=1; \
+	    cargo fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=10 -verbosity=0 -print_final_stats=1; \
 	done
 
 fuzz-long:
