@@ -57,7 +57,9 @@ async def _leftover(destination: Destination, secret: bytes) -> tuple[_core.Keyr
     name = destination.name
     for prefix in (names.PACKS, names.SNAPSHOTS, names.INDEX, names.SESSIONS):
         async for info in destination.list(prefix):
-            raise SnapferryError(f"{name}: there is a repository already at {destination.url} (it holds {info.key}); init makes a new one only")
+            raise SnapferryError(
+                f"{name}: there is a repository already at {destination.url} (it holds {info.key}); init makes a new one only"
+            )
     seen = await look(destination)
     if isinstance(seen, DestinationError) and seen.exit_code not in (1, 10):
         raise seen
@@ -74,7 +76,9 @@ async def _refuse_broken_config(destination: Destination) -> None:
         await destination.read(names.CONFIG, objects.SMALL_OBJECT_LIMIT)
     except ObjectNotFound:
         return
-    raise SnapferryError(f"{destination.name}: there is a repository already at {destination.url}, with a config object that this program cannot read")
+    raise SnapferryError(
+        f"{destination.name}: there is a repository already at {destination.url}, with a config object that this program cannot read"
+    )
 
 
 async def _own_keys(destination: Destination, secret: bytes) -> _core.Keyring | None:
@@ -88,7 +92,9 @@ async def _own_keys(destination: Destination, secret: bytes) -> _core.Keyring | 
         except _core.CoreError as error:
             strange.append(f"{info.key}: {error}")
     if strange:
-        raise SnapferryError(f"{destination.name}: {destination.url} holds key slots that this key does not open ({'; '.join(strange)}); choose an empty place")
+        raise SnapferryError(
+            f"{destination.name}: {destination.url} holds key slots that this key does not open ({'; '.join(strange)}); choose an empty place"
+        )
     return None
 
 
@@ -110,10 +116,14 @@ async def _create_slot(destination: Destination, slot: bytes) -> None:
     key = names.key_slot(_core.blake3(slot)[:16].hex())
     await destination.create(key, slot)
     if await destination.create(key, slot):
-        raise SnapferryError(f"{destination.name}: {destination.url} accepts a second create of one name; a repository there would not be safe")
+        raise SnapferryError(
+            f"{destination.name}: {destination.url} accepts a second create of one name; a repository there would not be safe"
+        )
     listed = [info async for info in destination.list(names.KEYS) if info.key == key and info.size == len(slot)]
     if not listed:
-        raise SnapferryError(f"{destination.name}: {destination.url} does not list what was just written; a repository there would not be safe")
+        raise SnapferryError(
+            f"{destination.name}: {destination.url} does not list what was just written; a repository there would not be safe"
+        )
 
 
 async def _check_config(keyring: _core.Keyring, destination: Destination) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -11,12 +12,19 @@ T = TypeVar("T")
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Runs them side by side and returns their results in order; raises the first failure by itself, not in a group."""
+    async with task_group() as group:
+        tasks = [group.create_task(item) for item in work]
+    return [task.result() for task in tasks]
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group whose first failure is raised by itself; the others are its cause's."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(item) for item in work]
+            yield group
     except BaseExceptionGroup as errors:
         raise first_error(errors) from errors
-    return [task.result() for task in tasks]
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +71,10 @@ class IndexCache:
     async def store(self, segment: _core.Segment) -> None:
         """Keeps a segment that was just made, and maps it the next time."""
         await self._threads.run(self._write, segment.id, segment.plain)
+
+    async def packs_named(self, segments: Iterable[str]) -> set[bytes]:
+        """The packs that these segments name; segments that are not cached name none."""
+        return await self._threads.run(self._packs_named, list(segments))
 
     async def clear(self) -> None:
         """Forgets everything cached."""
@@ -133,6 +137,13 @@ class IndexCache:
             else:
                 loaded.tails += 1
                 return
+
+    def _packs_named(self, segments: list[str]) -> set[bytes]:
+        index = _core.Index()
+        for segment in segments:
+            with contextlib.suppress(_core.CoreError, OSError):
+                index.add_segment(str(self._directory / segment))
+        return {pack for pack, _ in index.packs()}
 
     def _tidy(self, wanted: set[str], everything: bool = False) -> None:
         """Makes the directory; removes what no destination lists any more, and what a killed run left half written."""

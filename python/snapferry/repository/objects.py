@@ -7,7 +7,7 @@ know are passed over, so that a later one may add some.
 from __future__ import annotations
 
 import base64
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -126,7 +126,9 @@ def decode(kind: type[S], payload: bytes, what: str) -> S:
 def check_version(config: ConfigObject, where: str) -> None:
     """Refuses a repository of another format version by name."""
     if config.format_version != FORMAT_VERSION:
-        raise NotARepository(f"{where}: repository format version {config.format_version}; this program knows version {FORMAT_VERSION} only")
+        raise NotARepository(
+            f"{where}: repository format version {config.format_version}; this program knows version {FORMAT_VERSION} only"
+        )
 
 
 def commit_payload(snapshot: types.Snapshot) -> bytes:
@@ -136,7 +138,7 @@ def commit_payload(snapshot: types.Snapshot) -> bytes:
             snapshot=snapshot.id,
             volume=snapshot.volume,
             generation=snapshot.generation,
-            created=snapshot.created.astimezone(timezone.utc),
+            created=snapshot.created.astimezone(UTC),
             size=snapshot.size,
             block_size=snapshot.block_size,
             height=snapshot.roots.height,
@@ -161,7 +163,7 @@ def parse_commit(payload: bytes, snapshot_id: str) -> types.Snapshot:
         id=commit.snapshot,
         volume=commit.volume,
         generation=commit.generation,
-        created=commit.created.astimezone(timezone.utc),
+        created=commit.created.astimezone(UTC),
         size=commit.size,
         block_size=commit.block_size,
         roots=types.Roots(commit.height, _root(commit.ids), _root(commit.places)),
@@ -217,4 +219,4 @@ def unpack_commit(text: str, what: str) -> bytes:
 
 def now() -> datetime:
     """This moment in UTC."""
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)

@@ -171,7 +171,9 @@ def _unlock(looks: Mapping[str, Look], secret: bytes) -> tuple[_core.Keyring, li
     if strangers:
         raise AccessDenied(f"the key file opens none of the key slots at {where}: it is another repository's, or was removed from this one")
     if damage:
-        raise AccessDenied(f"no usable key slot at {where}: {'; '.join(f'{item.destination}: {item.object}: {item.reason}' for item in damage)}")
+        raise AccessDenied(
+            f"no usable key slot at {where}: {'; '.join(f'{item.destination}: {item.object}: {item.reason}' for item in damage)}"
+        )
     raise AccessDenied(f"no key slot is left at {where}; without one nobody can open the repository")
 
 
@@ -192,10 +194,14 @@ async def _identify(members: Members) -> None:
         if isinstance(identity, str):
             for other, known in members.ids.items():
                 if known == identity:
-                    raise ConfigurationError(f"destinations {other!r} and {name!r} are the same place (destination id {identity}); a copy there protects nothing")
+                    raise ConfigurationError(
+                        f"destinations {other!r} and {name!r} are the same place (destination id {identity}); a copy there protects nothing"
+                    )
             members.ids[name] = identity
         else:
-            members.unwritable[name] = DestinationNotARepository(f"its destination object cannot be used, so nothing is written there: {identity}", name)
+            members.unwritable[name] = DestinationNotARepository(
+                f"its destination object cannot be used, so nothing is written there: {identity}", name
+            )
             if isinstance(identity, (ObjectDamaged, ObjectNotFound)):
                 members.damage.append(Damage(name, names.DESTINATION, str(identity)))
 

@@ -30,10 +30,8 @@ class Presence:
     def everywhere(self, among: Iterable[str]) -> set[bytes]:
         """The packs that all of these destinations list; none if there is no destination."""
         sets = [self.packs.get(name, {}).keys() for name in among]
-        if not sets:
-            return set()
-        common = set(min(sets, key=len))
-        for other in sets:
+        common = set(sets[0]) if sets else set()
+        for other in sets[1:]:
             common &= other
         return common
 

@@ -132,7 +132,9 @@ class Session:
         return max(seen, default=0), any("done" not in states for states in seen.values())
 
 
-async def finish_commits(keyring: _core.Keyring, destination: Destination, on_damage: Callable[[str, str], object] | None = None) -> list[str]:
+async def finish_commits(
+    keyring: _core.Keyring, destination: Destination, on_damage: Callable[[str, str], object] | None = None
+) -> list[str]:
     """Creates the copies under ``snapshots/`` that killed writers did not come to; returns the ids of those snapshots.
 
     Arguments:
@@ -209,4 +211,6 @@ async def _create_or_fenced(destination: Destination, key: str, data: bytes) -> 
     except (ObjectNotFound, ObjectDamaged):
         present = b""
     if present != data:
-        raise Fenced(f"{destination.name}: session {key.split('/')[1]} was ended or taken over by somebody else ({key} is not ours); run the export again")
+        raise Fenced(
+            f"{destination.name}: session {key.split('/')[1]} was ended or taken over by somebody else ({key} is not ours); run the export again"
+        )

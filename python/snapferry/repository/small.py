@@ -18,7 +18,9 @@ def open_object(keyring: _core.Keyring, kind: str, key: str, data: bytes, where:
         raise ObjectDamaged(f"{key}: {error}", where) from error
 
 
-async def read_object(keyring: _core.Keyring, destination: Destination, kind: str, key: str, limit: int = objects.SMALL_OBJECT_LIMIT) -> bytes:
+async def read_object(
+    keyring: _core.Keyring, destination: Destination, kind: str, key: str, limit: int = objects.SMALL_OBJECT_LIMIT
+) -> bytes:
     """The payload of an object at one destination.
 
     Raises:

@@ -72,10 +72,14 @@ class Listing:
                 return found[0]
             if found:
                 ids = ", ".join(sorted(item.snapshot.id for item in found)[:5])
-                raise SnapshotNotFound(f"{reference} is ambiguous: {len(found)} snapshots begin with it ({ids}{', …' if len(found) > 5 else ''})")
+                raise SnapshotNotFound(
+                    f"{reference} is ambiguous: {len(found)} snapshots begin with it ({ids}{', …' if len(found) > 5 else ''})"
+                )
             broken = [f"snapshots/{key}: {reason}" for key, reason in self.broken.items() if key.startswith(reference)]
             if broken:
-                raise SnapshotNotFound(f"no snapshot {reference} can be used: its commit is damaged on every destination that has it: {'; '.join(broken)}")
+                raise SnapshotNotFound(
+                    f"no snapshot {reference} can be used: its commit is damaged on every destination that has it: {'; '.join(broken)}"
+                )
         raise SnapshotNotFound(f"no snapshot or volume is called {reference!r}{self._hint(reference)}")
 
     def _hint(self, reference: str) -> str:
@@ -143,7 +147,9 @@ async def _look_at_note(keyring: _core.Keyring, destination: Destination, snapsh
         listing.forgotten[destination.name].add(snapshot_id)
 
 
-async def _read_one(keyring: _core.Keyring, replicas: Mapping[str, Destination], snapshot_id: str, holders: list[str], listing: Listing) -> None:
+async def _read_one(
+    keyring: _core.Keyring, replicas: Mapping[str, Destination], snapshot_id: str, holders: list[str], listing: Listing
+) -> None:
     key = names.snapshot(snapshot_id)
     try:
         payload, failures = await read_from_any(keyring, {name: replicas[name] for name in holders}, "commit", key, objects.COMMIT_LIMIT)
@@ -153,5 +159,7 @@ async def _read_one(keyring: _core.Keyring, replicas: Mapping[str, Destination],
         if isinstance(error, ObjectDamaged):
             listing.damage += [Damage(name, key, str(error), snapshot_id) for name in holders]
         return
-    listing.snapshots[snapshot_id] = ListedSnapshot(snapshot, tuple(name for name in holders if not isinstance(failures.get(name), ObjectNotFound)))
+    listing.snapshots[snapshot_id] = ListedSnapshot(
+        snapshot, tuple(name for name in holders if not isinstance(failures.get(name), ObjectNotFound))
+    )
     listing.damage += [Damage(name, key, str(error), snapshot_id) for name, error in failures.items() if isinstance(error, ObjectDamaged)]

@@ -1,0 +1,121 @@
+"""snapferry: block volumes backed up to several stores in one pass, and restored from whichever answers best.
+
+    async with snapferry.open_repository("snapferry.toml") as repository:
+        snapshot = await repository.export("/srv/images/vm-42.img", volume="vm-42/root")
+        await repository.restore(snapshot.id, "/srv/images/recovered.img")
+
+Importing it does no work: what is named here is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from snapferry.config import Config, load_config, new_config
+    from snapferry.engine import (
+        ReplicaDetails,
+        Repository,
+        SnapshotDetails,
+        SnapshotReader,
+        connect,
+        create_repository,
+        open_repository,
+    )
+    from snapferry.errors import (
+        AccessDenied,
+        CatalogError,
+        ConfigurationError,
+        DamageError,
+        DestinationDenied,
+        DestinationError,
+        DestinationFull,
+        DestinationNotARepository,
+        DestinationUnreachable,
+        Fenced,
+        NotARepository,
+        ObjectDamaged,
+        ObjectNotFound,
+        SnapferryError,
+        SnapshotNotFound,
+        SourceChanged,
+        SourceError,
+        SourceReadError,
+        TargetError,
+        TargetFull,
+    )
+    from snapferry.source import FileSource, Source
+    from snapferry.types import Damage, ExportResult, ListedSnapshot, Progress, RestoreResult, Snapshot, VerifyResult
+
+_HOMES = {
+    "snapferry.config": ("Config", "load_config", "new_config"),
+    "snapferry.engine": (
+        "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
+    ),
+    "snapferry.errors": (
+        "AccessDenied", "CatalogError", "ConfigurationError", "DamageError", "DestinationDenied", "DestinationError", "DestinationFull",
+        "DestinationNotARepository", "DestinationUnreachable", "Fenced", "NotARepository", "ObjectDamaged", "ObjectNotFound",
+        "SnapferryError", "SnapshotNotFound", "SourceChanged", "SourceError", "SourceReadError", "TargetError", "TargetFull",
+    ),
+    "snapferry.source": ("FileSource", "Source"),
+    "snapferry.types": ("Damage", "ExportResult", "ListedSnapshot", "Progress", "RestoreResult", "Snapshot", "VerifyResult"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessDenied",
+    "CatalogError",
+    "Config",
+    "ConfigurationError",
+    "Damage",
+    "DamageError",
+    "DestinationDenied",
+    "DestinationError",
+    "DestinationFull",
+    "DestinationNotARepository",
+    "DestinationUnreachable",
+    "ExportResult",
+    "Fenced",
+    "FileSource",
+    "ListedSnapshot",
+    "NotARepository",
+    "ObjectDamaged",
+    "ObjectNotFound",
+    "Progress",
+    "ReplicaDetails",
+    "Repository",
+    "RestoreResult",
+    "SnapferryError",
+    "Snapshot",
+    "SnapshotDetails",
+    "SnapshotNotFound",
+    "SnapshotReader",
+    "Source",
+    "SourceChanged",
+    "SourceError",
+    "SourceReadError",
+    "TargetError",
+    "TargetFull",
+    "VerifyResult",
+    "connect",
+    "create_repository",
+    "load_config",
+    "new_config",
+    "open_repository",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,96 @@
+"""The destinations of one configuration: opened, wrapped, and opened as a repository. One that fails does not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+
+from snapferry.config import Config, DestinationConfig
+from snapferry.destination import Destination, open_destination
+from snapferry.errors import SnapferryError
+from snapferry.pipeline.tools import Tools, make_tools
+from snapferry.repository.gathering import together
+from snapferry.repository.index_cache import IndexCache
+from snapferry.repository.keyfile import read_key_file
+from snapferry.repository.opening import Members, open_members
+from snapferry.transport import ReplicaBoard, with_retry
+
+
+async def open_all(
+    configs: Iterable[DestinationConfig], board: ReplicaBoard, stack: AsyncExitStack, *, writable: bool
+) -> tuple[dict[str, Destination], dict[str, SnapferryError]]:
+    """Opens destinations side by side, with retries and measured: by name those that opened, and why the others did not.
+
+    ``stack`` closes them.
+    """
+    configs = list(configs)
+
+    async def one(config: DestinationConfig) -> Destination | SnapferryError:
+        try:
+            return await open_destination(config.name, config.url, config.options, writable=writable)
+        except SnapferryError as error:
+            if error.exit_code == 2:
+                raise
+            return error
+
+    opened: dict[str, Destination] = {}
+    failures: dict[str, SnapferryError] = {}
+    for config, result in zip(configs, await together(one(config) for config in configs), strict=True):
+        if isinstance(result, SnapferryError):
+            failures[config.name] = result
+        else:
+            stack.push_async_callback(result.close)
+            opened[config.name] = board.metered(with_retry(result))
+    return opened, failures
+
+
+class Membership:
+    """An opened repository's destinations, keys and tools; closed by ``close``.
+
+    Attributes:
+        members: what was found when it was opened, for reading.
+        tools: what the pipelines share.
+        cache: the local index.
+    """
+
+    def __init__(self, config: Config, members: Members, tools: Tools, cache: IndexCache, stack: AsyncExitStack) -> None:
+        self.config = config
+        self.members = members
+        self.tools = tools
+        self.cache = cache
+        self._stack = stack
+
+    @classmethod
+    async def open(cls, config: Config) -> Membership:
+        """Opens all destinations for reading. Raises as ``open_members``, and ``AccessDenied`` for the key file."""
+        secret = read_key_file(config.repository.key_file)
+        async with AsyncExitStack() as stack:
+            board = ReplicaBoard([destination.name for destination in config.destinations])
+            opened, failures = await open_all(config.destinations, board, stack, writable=False)
+            members = await open_members(opened, secret, expected_id=config.repository.id, failures=failures)
+            tools = make_tools(members.keyring, config.engine.threads, config.engine.memory, board)
+            stack.callback(tools.threads.close)
+            cache = IndexCache(config.repository.cache_dir / members.repository_id / "index", members.keyring, tools.threads)
+            return cls(config, members, tools, cache, stack.pop_all())
+        raise AssertionError("unreachable")
+
+    @property
+    def replicas(self) -> dict[str, Destination]:
+        """The destinations that can be read."""
+        return self.members.replicas
+
+    async def writable(self, wanted: Iterable[str], stack: AsyncExitStack) -> tuple[dict[str, Destination], dict[str, BaseException]]:
+        """Opens those of the ``wanted`` names for writing that may be written to; and why not the others. ``stack`` closes them."""
+        wanted = list(wanted)
+        failures: dict[str, BaseException] = {}
+        for name in wanted:
+            problem = self.members.failures.get(name) or self.members.unwritable.get(name)
+            if problem is not None:
+                failures[name] = problem
+        configs = [self.config.destination(name) for name in wanted if name not in failures]
+        opened, refused = await open_all(configs, self.tools.board, stack, writable=True)
+        return opened, {**failures, **refused}
+
+    async def close(self) -> None:
+        """Closes destinations and threads."""
+        await self._stack.aclose()

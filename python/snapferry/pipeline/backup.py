@@ -1,0 +1,381 @@
+"""An export: one pass over the source, every pack to all destinations at once, and a commit when enough of them hold everything.
+
+Order (docs/format.md): data packs and early manifest packs, with index segments after the packs they name; the last segment; the last
+manifest packs; ``sessions/<id>/end``; ``snapshots/<id>``. Each kind is acknowledged before the next is begun, and no commit is begun before
+``min_copies`` destinations hold everything. A destination that failed gets nothing more; one that was behind gets copies first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+
+from snapferry import _core
+from snapferry.destination import Destination
+from snapferry.errors import Fenced, SnapferryError
+from snapferry.pipeline.catch_up import CatchUp
+from snapferry.pipeline.convert import open_manifest, roots_from_core
+from snapferry.pipeline.extents import block_count, merged
+from snapferry.pipeline.fetching import Fetcher
+from snapferry.pipeline.pages import PageLoader
+from snapferry.pipeline.preparing import Prepared
+from snapferry.pipeline.reading import Reader
+from snapferry.pipeline.room import Room
+from snapferry.pipeline.segments import SECONDS, SegmentWriter
+from snapferry.pipeline.sizing import export_sizing
+from snapferry.pipeline.tools import Tools
+from snapferry.repository import names, objects
+from snapferry.repository.failures import combined
+from snapferry.repository.gathering import task_group, together
+from snapferry.repository.index_cache import IndexCache
+from snapferry.repository.sessions import BEAT_SECONDS
+from snapferry.source import Source
+from snapferry.transport import FanOut, TooFewCopies
+from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Snapshot
+
+ADVANCE = 4096
+"""Blocks that are recorded before their pages are built."""
+
+_ABANDON_SECONDS = 5.0
+_PROGRESS_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """What an export is to do, decided by its caller.
+
+    Attributes:
+        snapshot: as its commit will be, but for the roots and what is counted.
+        parent: what it is compared with.
+        codec, level, check: as the packer takes them.
+        beat_seconds, segment_seconds: the pace of signs of life and of index segments.
+    """
+
+    snapshot: Snapshot
+    parent: Snapshot | None
+    min_copies: int
+    codec: str = "zstd"
+    level: int = 1
+    check: str = "full"
+    skip_unreadable: bool = False
+    dry_run: bool = False
+    beat_seconds: float = BEAT_SECONDS
+    segment_seconds: float = SECONDS
+
+
+@dataclass(slots=True)
+class _Counts:
+    sent: set[bytes] = field(default_factory=set)
+    copied: dict[str, int] = field(default_factory=dict)
+    bytes_new: int = 0
+    blocks_new: int = 0
+    blocks_zero: int = 0
+
+
+class Export:
+    """One run of one export.
+
+    Arguments:
+        prepared: sessions begun, packs listed, index loaded (see ``preparing``).
+        replicas: destinations to read the parent's pages and packs for copies from, by name.
+        order: all names that were asked for, for the result.
+        failures: destinations that could not even begin.
+    """
+
+    def __init__(
+        self,
+        plan: ExportPlan,
+        source: Source,
+        prepared: Prepared,
+        replicas: dict[str, Destination],
+        cache: IndexCache,
+        tools: Tools,
+        *,
+        order: tuple[str, ...],
+        failures: dict[str, BaseException],
+        on_progress: ProgressCallback | None = None,
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._prepared = prepared
+        self._cache = cache
+        self._tools = tools
+        self._order = order
+        self._failures = failures
+        self._on_progress = on_progress
+        self._size = plan.snapshot.size
+        self._block_size = plan.snapshot.block_size
+        self._blocks = block_count(self._size, self._block_size)
+        self._fetcher = Fetcher(replicas, tools.board, first=prepared.up_to_date)
+        self._counts = _Counts()
+        self._advancing = asyncio.Lock()
+        self._advanced = 0
+        self._told = 0.0
+
+    @property
+    def damage(self) -> list[Damage]:
+        """Objects found missing or broken on the way."""
+        return self._fetcher.damage
+
+    async def run(self) -> ExportResult:
+        """Exports; see ``Repository.export`` for what is raised."""
+        begun = time.monotonic()
+        try:
+            return await self._run(begun)
+        except TooFewCopies as error:
+            # Told with every destination's reason, those included that could not even begin.
+            raise self._too_few({**self._failures, **error.failures}, 0) from error
+
+    def _too_few(self, failures: dict[str, BaseException], made: int) -> SnapferryError:
+        copies = "1 copy" if self._plan.min_copies == 1 else f"{self._plan.min_copies} copies"
+        state = f"; {made} made, which is listed and which the next export completes" if made else "; nothing was committed"
+        return combined(f"too few destinations are left to make {copies}{state}", failures)
+
+    async def _run(self, begun: float) -> ExportResult:
+        destinations = list(self._prepared.destinations.values())
+        needed = self._plan.min_copies if not self._plan.dry_run else 0
+        async with FanOut([] if self._plan.dry_run else destinations, needed=needed) as fanout:
+            self._fanout = fanout
+            committed = False
+            try:
+                async with self._beating(fanout):
+                    snapshot = await self._make(fanout)
+                    if self._plan.dry_run:
+                        return self._result(snapshot, (), begun)
+                    committed = True
+                    acknowledged = await self._commit(fanout, snapshot)
+            except BaseException:
+                if not committed and not self._plan.dry_run:
+                    await self._abandon(fanout)
+                raise
+        result = self._result(snapshot, acknowledged, begun)
+        if len(acknowledged) < self._plan.min_copies:
+            raise self._too_few(result.failures, len(acknowledged))
+        return result
+
+    @contextlib.asynccontextmanager
+    async def _beating(self, fanout: FanOut) -> AsyncIterator[None]:
+        """Signs of life at every destination while the block runs; a fenced session counts as a failed destination."""
+
+        async def beat(name: str) -> None:
+            try:
+                await self._prepared.sessions[name].beat_forever(self._plan.beat_seconds)
+            except Fenced as error:
+                fanout.fail(name, error)
+
+        beats = [asyncio.create_task(beat(name)) for name in ([] if self._plan.dry_run else self._prepared.sessions)]
+        try:
+            yield
+        finally:
+            for task in beats:
+                task.cancel()
+            await asyncio.gather(*beats, return_exceptions=True)
+
+    async def _make(self, fanout: FanOut) -> Snapshot:
+        """Everything up to the commit: reads, sends, and returns the snapshot as it is to be committed."""
+        plan, tools = self._plan, self._tools
+        await fanout.drain()  # Raises if there are too few before anything was read.
+        session = bytes.fromhex(plan.snapshot.id)
+        index = self._prepared.loaded.index
+        parent = self._parent_manifest()
+        writer = _core.ManifestWriter(
+            tools.keyring, tools.workers, index, session=session, size=self._size, block_size=self._block_size,
+            parent=parent[0] if parent else None, check=plan.check,
+        )  # fmt: skip
+        packer = _core.Packer(
+            tools.keyring, tools.workers, index, writer,
+            session=session, codec=plan.codec, level=plan.level, check=plan.check, dry_run=plan.dry_run,
+        )  # fmt: skip
+        sizing = export_sizing(tools.budget.total, self._block_size, tools.workers.threads)
+        room = Room(packer, tools.budget, sizing)
+        segments = SegmentWriter(packer, self._cache, fanout, tools.threads, seconds=plan.segment_seconds)
+        reader = Reader(
+            self._source, self._size, self._block_size, packer, writer, tools, sizing,
+            room=None if plan.dry_run else room, parent=parent, skip_unreadable=plan.skip_unreadable,
+            on_packs=lambda packs: self._send_data(fanout, packs, room, segments),
+            on_watermark=lambda: self._advance(fanout, writer, reader),
+        )  # fmt: skip
+        try:
+            async with task_group() as group:
+                group.create_task(segments.run())
+                try:
+                    await reader.run()
+                    await tools.threads.run(self._source.check_unchanged)
+                    await self._send_data(fanout, await tools.threads.run(packer.finish), room, segments)
+                finally:
+                    segments.close()
+        finally:
+            room.close()
+        bytes_new, blocks_new, zeros, _ = packer.counts()
+        counts = self._counts
+        counts.bytes_new, counts.blocks_new = bytes_new, blocks_new
+        counts.blocks_zero = self._blocks - reader.blocks_read + zeros
+        self._bytes_read = reader.bytes_read
+        snapshot = replace(plan.snapshot, bytes_new=bytes_new, unreadable=merged(reader.unreadable))
+        if plan.dry_run:
+            return snapshot
+        await fanout.drain()
+        await self._send_manifest(fanout, await tools.threads.run(writer.advance, self._blocks))
+        roots, packs = await tools.threads.run(writer.finish)
+        await segments.flush()
+        await fanout.drain()
+        await self._send_manifest(fanout, packs)
+        del packs
+        await fanout.drain()
+        self._tell(self._size, last=True)
+        return replace(snapshot, roots=roots_from_core(roots))
+
+    def _parent_manifest(self) -> tuple[_core.Manifest, PageLoader] | None:
+        parent = self._prepared.parent
+        if parent is None:
+            return None
+        return open_manifest(self._tools.keyring, parent), PageLoader(self._fetcher, self._tools.threads, patient=True)
+
+    async def _send_data(self, fanout: FanOut, packs: list[_core.Pack], room: Room, segments: SegmentWriter) -> None:
+        while packs:
+            pack = packs.pop()
+            capacity = room.finished(pack)
+            pack_id = pack.id
+
+            def done(pack_id: bytes = pack_id, capacity: int = capacity) -> None:
+                self._tools.budget.release(capacity)
+                segments.delivered(pack_id)
+
+            await self._send(fanout, pack, done)
+            del pack
+
+    async def _send_manifest(self, fanout: FanOut, packs: list[_core.Pack]) -> None:
+        while packs:
+            pack = packs.pop(0)
+            reserved = await self._tools.budget.acquire(min(pack.capacity, self._tools.budget.total // 4))
+
+            def done(reserved: int = reserved) -> None:
+                self._tools.budget.release(reserved)
+
+            await self._send(fanout, pack, done)
+            del pack
+
+    async def _send(self, fanout: FanOut, pack: _core.Pack, done: Callable[[], object]) -> None:
+        key = names.pack(pack.id)
+        self._counts.sent.add(pack.id)
+        await fanout.send(key, pack, len(pack), done)
+
+    async def _advance(self, fanout: FanOut, writer: _core.ManifestWriter, reader: Reader) -> None:
+        if reader.watermark - self._advanced >= ADVANCE and not self._advancing.locked():
+            async with self._advancing:
+                until = reader.watermark
+                packs = await self._tools.threads.run(writer.advance, until)
+                self._advanced = until
+                if self._plan.dry_run:
+                    packs.clear()
+                await self._send_manifest(fanout, packs)
+        self._tell(min(reader.watermark * self._block_size, self._size))
+
+    async def _commit(self, fanout: FanOut, snapshot: Snapshot) -> tuple[str, ...]:
+        """Commits where everything is, catches the others up and commits there too; returns who has acknowledged."""
+        key = names.snapshot(snapshot.id)
+        commit = self._tools.keyring.seal("commit", key, objects.commit_payload(snapshot))
+        ready = [name for name in self._prepared.up_to_date if name in fanout.alive]
+        behind = [name for name in self._prepared.destinations if name in fanout.alive and name not in ready]
+        acknowledged: set[str] = set()
+
+        async def end(name: str) -> None:
+            try:
+                await self._prepared.sessions[name].end("committed", commit)
+            except SnapferryError as error:
+                fanout.fail(name, error)
+            else:
+                acknowledged.add(name)
+
+        if len(ready) >= self._plan.min_copies:
+            await together(end(name) for name in ready)
+            ready = []
+        if behind:
+            ready += await self._catch_up(fanout, snapshot, behind, tuple(acknowledged) or tuple(ready))
+        if len(ready) + len(acknowledged) < self._plan.min_copies:
+            await self._abandon(fanout)
+        else:
+            await together(end(name) for name in ready if name in fanout.alive)
+        await self._catch_up_parent(
+            [name for name in behind if name in acknowledged], [name for name in self._order if name in acknowledged and name not in behind]
+        )
+        self._failures.update(fanout.failed)
+        return tuple(name for name in self._order if name in acknowledged)
+
+    async def _catch_up(self, fanout: FanOut, snapshot: Snapshot, behind: list[str], healthy: tuple[str, ...]) -> list[str]:
+        """Copies what the new snapshot needs to those behind; returns those that now hold everything."""
+        copier = self._copier(snapshot, healthy)
+
+        async def one(name: str) -> str | None:
+            try:
+                presence = self._prepared.presence.packs.get(name, {}).keys() | self._counts.sent
+                await copier.packs(self._prepared.destinations[name], presence)
+                await copier.segments(self._prepared.destinations[name], self._prepared.loaded.segments)
+            except SnapferryError as error:
+                fanout.fail(name, error)
+                return None
+            finally:
+                self._counts.copied[name] = copier.bytes_copied.get(name, 0)
+            return name
+
+        return [name for name in await together(one(name) for name in behind) if name is not None]
+
+    async def _catch_up_parent(self, names_behind: list[str], healthy: list[str]) -> None:
+        """The parent's commit too, where it was missing. A failure here takes nothing from the snapshot that was just made."""
+        reference = self._prepared.reference
+        if reference is None or not healthy:
+            return
+        copier = self._copier(reference, tuple(name for name in self._prepared.holders if name in healthy))
+        for name in names_behind:
+            with contextlib.suppress(SnapferryError):
+                destination = self._prepared.destinations[name]
+                await copier.packs(
+                    destination, self._prepared.presence.packs.get(name, {}).keys() | self._counts.sent | copier.copied.get(name, set())
+                )
+                await copier.commit(destination)
+            self._counts.copied[name] = self._counts.copied.get(name, 0) + copier.bytes_copied.get(name, 0)
+
+    def _copier(self, snapshot: Snapshot, healthy: tuple[str, ...]) -> CatchUp:
+        sources = {name: self._prepared.destinations[name] for name in healthy if name in self._prepared.destinations}
+        return CatchUp(snapshot, sources, self._tools)
+
+    async def _abandon(self, fanout: FanOut) -> None:
+        """Says, where that is still possible, that nothing comes any more. Only a courtesy: a session without a beat is ended by others."""
+
+        async def one(name: str) -> None:
+            with contextlib.suppress(SnapferryError):
+                await self._prepared.sessions[name].end("abandoned")
+
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_ABANDON_SECONDS):
+                await together(one(name) for name in self._prepared.sessions if name in fanout.alive)
+
+    def _result(self, snapshot: Snapshot, acknowledged: tuple[str, ...], begun: float) -> ExportResult:
+        counts = self._counts
+        sent = {name: count + counts.copied.get(name, 0) for name, count in self._fanout.bytes_sent.items()}
+        behind = () if self._plan.dry_run else tuple(name for name in self._order if name not in acknowledged)
+        return ExportResult(
+            snapshot=snapshot,
+            bytes_read=self._bytes_read,
+            bytes_new=counts.bytes_new,
+            bytes_sent={name: sent.get(name, 0) for name in self._order},
+            blocks_total=self._blocks,
+            blocks_new=counts.blocks_new,
+            blocks_zero=counts.blocks_zero,
+            acknowledged=acknowledged,
+            behind=behind,
+            failures={name: self._failures[name] for name in behind if name in self._failures},
+            seconds=time.monotonic() - begun,
+            dry_run=self._plan.dry_run,
+        )
+
+    def _tell(self, done: int, *, last: bool = False) -> None:
+        if self._on_progress is None:
+            return
+        now = time.monotonic()
+        if last or now - self._told >= _PROGRESS_SECONDS:
+            self._told = now
+            self._on_progress(Progress("export", self._plan.snapshot.volume, done, self._size, self._fanout.bytes_sent))

@@ -1,0 +1,115 @@
+"""Brings the blocks of one plan: reads its extents side by side, hands them on verified, and goes to the next replica where one fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from snapferry import _core
+from snapferry.destination import Destination
+from snapferry.errors import ObjectDamaged
+from snapferry.pipeline.buffers import BufferPool
+from snapferry.pipeline.fetching import Attempts, Fetcher, NoReplica
+from snapferry.pipeline.tools import Tools
+from snapferry.repository import names
+from snapferry.repository.failures import combined
+from snapferry.repository.gathering import task_group, together
+from snapferry.repository.index_cache import IndexCache
+from snapferry.repository.presence import list_presence
+
+IndexOpener = Callable[[], Awaitable[_core.Index]]
+Deliver = Callable[[int, memoryview], int]
+"""(extent number, bytes) to how many of its records failed; called in a thread."""
+
+
+def index_opener(cache: IndexCache, replicas: Mapping[str, Destination]) -> IndexOpener:
+    """Opens the index of all that ``replicas`` hold; every pack that any of them lists counts as usable."""
+
+    async def open_index() -> _core.Index:
+        presence = await list_presence(replicas)
+        loaded = await cache.load(replicas, presence)
+        loaded.index.declare_usable(b"".join({pack for packs in presence.packs.values() for pack in packs}))
+        return loaded.index
+
+    return open_index
+
+
+class ExtentReader:
+    """Delivers plans through one fetcher and one pool of buffers.
+
+    Arguments:
+        open_index: loads the index, in which other places of a block are looked up when all replicas of its pack have failed; once.
+    """
+
+    def __init__(self, fetcher: Fetcher, pool: BufferPool, tools: Tools, open_index: IndexOpener) -> None:
+        self._fetcher = fetcher
+        self._pool = pool
+        self._tools = tools
+        self._open_index = open_index
+        self._index: _core.Index | None = None
+        self._opening = asyncio.Lock()
+
+    async def deliver(self, plan: _core.Plan, put: Deliver) -> None:
+        """Everything in the plan that some replica has in good order; what is left is in ``plan.lost()``.
+
+        Raises:
+            DestinationError: no replica answers at all. What ``put`` raises.
+        """
+        threads = self._tools.threads
+        await self._learn(plan)
+        await self._read_all(await threads.run(plan.extents), put)
+        if await threads.run(plan.extents):
+            index = await self._other_places()
+            added = await threads.run(plan.relocate, index)
+            if added:
+                await self._learn(plan)
+                await self._read_all(added, put)
+
+    async def _learn(self, plan: _core.Plan) -> None:
+        await together(self._learn_one(plan, *fetch) for fetch in await self._tools.threads.run(plan.headers))
+
+    async def _learn_one(self, plan: _core.Plan, pack: bytes, offset: int, length: int) -> None:
+        attempts = Attempts(pack)
+        header = memoryview(bytearray(length))
+        while True:
+            try:
+                name = await self._fetcher.read(attempts, offset, header)
+            except NoReplica as error:
+                if not error.answered:
+                    raise combined("no destination answers", error.failures) from error
+                return  # Its records will fail one and all, and are then looked for elsewhere.
+            if plan.learn(pack, header):
+                return
+            self._fetcher.reject(attempts, name, ObjectDamaged(f"{names.pack(pack)}: its header fails its check", name))
+
+    async def _read_all(self, extents: list[tuple[int, _core.Fetch]], put: Deliver) -> None:
+        async with task_group() as group:
+            for number, fetch in extents:
+                buffer = await self._pool.acquire()
+                group.create_task(self._read(number, fetch, buffer, put))
+
+    async def _read(self, number: int, fetch: _core.Fetch, buffer: memoryview, put: Deliver) -> None:
+        try:
+            pack, offset, length = fetch
+            data = buffer[:length]
+            attempts = Attempts(pack)
+            while True:
+                try:
+                    name = await self._fetcher.read(attempts, offset, data)
+                except NoReplica as error:
+                    if not error.answered:
+                        raise combined("no destination answers", error.failures) from error
+                    return
+                failed = await self._tools.threads.run(put, number, data)
+                if not failed:
+                    return
+                reason = f"{names.pack(pack)}: {failed} records between bytes {offset} and {offset + length} fail their check"
+                self._fetcher.reject(attempts, name, ObjectDamaged(reason, name))
+        finally:
+            self._pool.release(buffer)
+
+    async def _other_places(self) -> _core.Index:
+        async with self._opening:
+            if self._index is None:
+                self._index = await self._open_index()
+        return self._index

@@ -1,0 +1,120 @@
+"""What happens before an export reads its first byte: sessions are begun, then packs are listed and the index is loaded.
+
+In this order, because a pin protects what is listed after it. Which blocks count as known follows from what was found (docs/format.md,
+"Which blocks are known"): those in packs that every up-to-date destination lists, whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from snapferry import _core
+from snapferry.destination import Destination
+from snapferry.errors import DestinationError, Fenced, SnapferryError
+from snapferry.repository import names
+from snapferry.repository.gathering import together
+from snapferry.repository.index_cache import IndexCache, LoadedIndex
+from snapferry.repository.presence import Presence, list_presence
+from snapferry.repository.sessions import Begun, Session
+from snapferry.types import Damage, Snapshot
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Ready to export.
+
+    Attributes:
+        destinations: those that take part, by name.
+        sessions: one at each of them; none in a dry run.
+        parent: what blocks are compared with; None if nobody that takes part holds it.
+        reference: the volume's latest snapshot, which tells who is behind, and ``holders``, who have its commit.
+        up_to_date: names of those that need no copies before they can commit.
+        failures: those that could not begin, and why.
+    """
+
+    destinations: dict[str, Destination]
+    sessions: dict[str, Session]
+    parent: Snapshot | None
+    reference: Snapshot | None
+    holders: tuple[str, ...]
+    up_to_date: tuple[str, ...]
+    presence: Presence
+    loaded: LoadedIndex
+    failures: dict[str, SnapferryError] = field(default_factory=dict)
+    damage: list[Damage] = field(default_factory=list)
+
+
+async def prepare(
+    keyring: _core.Keyring,
+    destinations: Mapping[str, Destination],
+    cache: IndexCache,
+    *,
+    session_id: str,
+    volume: str,
+    parent: Snapshot | None,
+    reference: Snapshot | None,
+    holders: tuple[str, ...],
+    dry_run: bool = False,
+) -> Prepared:
+    """Begins sessions at all ``destinations`` and loads what an export builds on; a dry run begins none.
+
+    Arguments:
+        parent: the snapshot to compare with, if any.
+        reference: the volume's latest, and ``holders``: the destinations that list its commit.
+    """
+    pinned = parent or reference
+    failures: dict[str, SnapferryError] = {}
+    sessions = (
+        {} if dry_run else {name: Session(keyring, destination, session_id, volume, pinned) for name, destination in destinations.items()}
+    )
+    begun: dict[str, Begun] = {}
+    for name, result in zip(sessions, await together(_begin(session) for session in sessions.values()), strict=True):
+        if isinstance(result, Begun):
+            begun[name] = result
+        else:
+            failures[name] = result
+    taking_part = {name: destination for name, destination in destinations.items() if name not in failures}
+    presence = await list_presence(taking_part)
+    for name, error in presence.failures.items():
+        failures[name] = error
+        del taking_part[name]
+    loaded = await cache.load(taking_part, presence)
+    damage = list(loaded.damage)
+    for name, pack, size in presence.drop_misfits(dict(loaded.index.packs())):
+        damage.append(Damage(name, names.pack(pack), f"{size} bytes long, which is not the length that the index knows"))
+    up_to_date = tuple(name for name in taking_part if _holds(name, pinned, reference, holders, begun, dry_run=dry_run))
+    if not up_to_date:
+        # Nobody here holds the latest snapshot: nothing to compare with, and nobody is behind anybody.
+        parent = reference = None
+        up_to_date = tuple(taking_part)
+    collecting = any(begun[name].collecting for name in up_to_date if name in begun)
+    usable = set() if collecting else presence.everywhere(up_to_date)
+    loaded.index.declare_usable(b"".join(usable))
+    return Prepared(
+        taking_part,
+        {name: session for name, session in sessions.items() if name in taking_part},
+        parent,
+        reference,
+        tuple(name for name in holders if name in taking_part),
+        up_to_date,
+        presence,
+        loaded,
+        failures,
+        damage,
+    )
+
+
+def _holds(
+    name: str, pinned: Snapshot | None, reference: Snapshot | None, holders: tuple[str, ...], begun: Mapping[str, Begun], *, dry_run: bool
+) -> bool:
+    if pinned is None or reference is None:
+        return True
+    return name in holders and (dry_run or begun[name].has_parent)
+
+
+async def _begin(session: Session) -> Begun | SnapferryError:
+    try:
+        return await session.begin()
+    except (DestinationError, Fenced) as error:
+        return error

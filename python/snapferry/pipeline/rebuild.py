@@ -1,0 +1,84 @@
+"""Makes the local cache anew, and the index segments that are missing at the destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from snapferry import _core
+from snapferry.destination import Destination
+from snapferry.errors import DestinationError
+from snapferry.pipeline.tools import Tools
+from snapferry.repository import names
+from snapferry.repository.gathering import together
+from snapferry.repository.index_cache import SEGMENT_LIMIT, IndexCache, LoadedIndex
+from snapferry.repository.presence import Presence, list_presence
+from snapferry.types import Progress, ProgressCallback
+
+
+async def rebuild_index(
+    replicas: Mapping[str, Destination],
+    writable: Mapping[str, Destination],
+    cache: IndexCache,
+    tools: Tools,
+    on_progress: ProgressCallback | None,
+) -> LoadedIndex:
+    """Fetches every segment again, reads the tail of every pack that none names, and stores what that yields as a new segment."""
+    await cache.clear()
+    presence = await list_presence(replicas)
+    loaded = await cache.load(replicas, presence)
+    await store_added(loaded, writable, cache, tools)
+    if on_progress is not None:
+        packs = len({pack for listed in presence.packs.values() for pack in listed})
+        on_progress(Progress("rebuild", "index", packs, packs, {}))
+    await complete_segments(loaded, presence, writable, cache)
+    return loaded
+
+
+async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], cache: IndexCache, tools: Tools) -> None:
+    """Stores a segment of the packs whose tails had to be read, so that nobody has to read them again. What fails is only slower."""
+    segment = await tools.threads.run(loaded.index.added, tools.keyring) if loaded.tails else None
+    if segment is None:
+        return
+    await cache.store(segment)
+
+    async def store(destination: Destination) -> None:
+        try:
+            await destination.create(names.segment(segment.id), segment.data)
+        except DestinationError:
+            return
+        loaded.segments.setdefault(destination.name, {})[segment.id] = len(segment.data)
+
+    await together(store(destination) for destination in writable.values())
+
+
+async def complete_segments(loaded: LoadedIndex, presence: Presence, writable: Mapping[str, Destination], cache: IndexCache) -> None:
+    """Copies to each destination the segments that others have and that name packs which its own do not."""
+    for name, destination in writable.items():
+        own = await cache.packs_named(loaded.segments.get(name, {}))
+        unnamed = presence.packs.get(name, {}).keys() - own
+        for segment in sorted({item for listed in loaded.segments.values() for item in listed} - loaded.segments.get(name, {}).keys()):
+            if not unnamed:
+                break
+            named = await cache.packs_named([segment])
+            if not named & unnamed:
+                continue
+            data = await _from_any(segment, loaded, writable)
+            if data is None:
+                continue
+            try:
+                await destination.create(names.segment(segment), data)
+            except DestinationError:
+                break
+            unnamed = unnamed - named
+
+
+async def _from_any(segment: str, loaded: LoadedIndex, replicas: Mapping[str, Destination]) -> bytes | None:
+    for name, listed in loaded.segments.items():
+        if segment in listed and name in replicas:
+            try:
+                data = await replicas[name].read(names.segment(segment), SEGMENT_LIMIT)
+            except DestinationError:
+                continue
+            if _core.blake3(data).hex() == segment:
+                return data
+    return None

@@ -1,0 +1,74 @@
+"""Index segments while an export runs: every 8 packs or 10 seconds. They are what an interrupted export resumes from."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from snapferry import _core
+from snapferry.repository import names
+from snapferry.repository.index_cache import IndexCache
+from snapferry.repository.threads import Threads
+from snapferry.transport import FanOut
+
+PACKS = 8
+SECONDS = 10.0
+
+
+class SegmentWriter:
+    """Names packs in segments once every live destination has them.
+
+    Arguments:
+        seconds: the longest a pack waits for its segment.
+    """
+
+    def __init__(self, packer: _core.Packer, cache: IndexCache, fanout: FanOut, threads: Threads, *, seconds: float = SECONDS) -> None:
+        self._packer = packer
+        self._cache = cache
+        self._fanout = fanout
+        self._threads = threads
+        self._seconds = seconds
+        self._pending: list[bytes] = []
+        self._some = asyncio.Event()
+        self._many = asyncio.Event()
+        self._closed = False
+
+    def delivered(self, pack: bytes) -> None:
+        """A data pack lies wherever it can."""
+        self._pending.append(pack)
+        self._some.set()
+        if len(self._pending) >= PACKS:
+            self._many.set()
+
+    async def run(self) -> None:
+        """Writes segments until closed."""
+        while True:
+            await self._some.wait()
+            if not self._closed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._seconds):
+                        await self._many.wait()
+            if self._closed:
+                return
+            await self.flush()
+
+    def close(self) -> None:
+        """Lets ``run`` end after what it is doing; what is pending waits for ``flush``."""
+        self._closed = True
+        self._some.set()
+        self._many.set()
+
+    async def flush(self) -> None:
+        """One segment of all packs that wait for one, and of the manifest packs finished so far. None if there are none."""
+        packs, self._pending = self._pending, []
+        if not self._closed:
+            self._some.clear()
+            self._many.clear()
+        segment = await self._threads.run(self._packer.segment, packs)
+        if segment is not None:
+            await self._cache.store(segment)
+            await self._fanout.send(names.segment(segment.id), segment.data, len(segment.data), _nothing)
+
+
+def _nothing() -> None:
+    """Segments are small; nothing waits for them."""

@@ -1,0 +1,72 @@
+"""How much an export or a restore holds at once, from the budget and the block size: pure arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snapferry import _core
+from snapferry.errors import ConfigurationError
+from snapferry.types import KiB, MiB
+
+PACK_SIZE = 32 * MiB
+_SMALLEST_PACK = 4 * MiB
+_BATCH = 8 * MiB
+_SPARE = 256 * KiB
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSizing:
+    """Attributes: ``batch`` blocks are read at once, by up to ``readers`` at once; packs reserve between the two ``pack`` bounds, in bytes."""
+
+    batch: int
+    readers: int
+    smallest_pack: int
+    largest_pack: int
+
+
+def room_needed(blocks: int, block_size: int) -> int:
+    """Bytes of pack that a batch may take at most: its records stored raw, and a block lost at a pack's end."""
+    return blocks * (block_size + _core.RECORD_OVERHEAD) + block_size + _SPARE
+
+
+def export_sizing(budget: int, block_size: int, processors: int) -> ExportSizing:
+    """For one export that has the whole ``budget`` (bytes) and a machine of so many processors.
+
+    What cannot drain by itself (read buffers, packs that are being filled) stays below two thirds of the budget; the rest is for
+    packs on their way, which always drain.
+
+    Raises:
+        ConfigurationError: the budget is too small for blocks of that size.
+    """
+    for batch_bytes in (_BATCH, _BATCH // 2, _BATCH // 4, _BATCH // 8, _BATCH // 16, _BATCH // 32, _BATCH // 64, _BATCH // 128):
+        batch = max(1, batch_bytes // block_size)
+        need = room_needed(batch, block_size)
+        smallest = max(_SMALLEST_PACK, need + 64 * KiB)
+        for readers in range(processors + 1, 0, -1):
+            # The needs of the batches under way, twice (room that a running batch has filled counts again for the next), in whole packs.
+            held = readers * batch * block_size + 2 * readers * need + smallest
+            if 3 * held <= 2 * budget and 3 * smallest <= budget:
+                largest = max(smallest, min(PACK_SIZE, budget // 6))
+                return ExportSizing(batch, readers, smallest, largest)
+    raise ConfigurationError(
+        f"a memory budget of {budget // MiB} MiB is too small for blocks of {block_size // KiB} KiB; "
+        f"set engine.memory to {max(64 * MiB, 16 * block_size) // MiB} MiB or more"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSizing:
+    """Attributes: ranged reads of at most ``extent`` bytes, up to ``most`` of them at once."""
+
+    extent: int
+    most: int
+
+
+def read_sizing(budget: int, block_size: int, processors: int) -> ReadSizing:
+    """For one restore or reader; raises as ``export_sizing``."""
+    smallest = block_size + 64 * KiB
+    extent = max(smallest, min(_BATCH, budget // 16))
+    most = min(2 * processors + 2, budget // 2 // extent)
+    if most < 1:
+        raise ConfigurationError(f"a memory budget of {budget // MiB} MiB is too small for blocks of {block_size // KiB} KiB")
+    return ReadSizing(extent, most)

@@ -1,0 +1,163 @@
+"""A restore's target: a regular file or a block device, what may be done to it, and how it is made durable.
+
+A target that holds something is changed only with ``force``, or where the journal says that this very restore made it what it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from snapferry import _core
+from snapferry.errors import TargetError, TargetFull
+from snapferry.pipeline.journal import Entry, Journal
+from snapferry.repository.keyfile import sync_directory
+from snapferry.types import MiB
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_BLKGETSIZE64 = 0x80081272
+
+
+def target_error(path: str, error: OSError) -> TargetError:
+    """What an ``OSError`` of the target means."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return TargetFull(f"target {path} is full: {reason}; make room and run the same restore again, which goes on from here")
+    return TargetError(f"target {path} cannot be written: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is there before anything is done. ``size`` in bytes, None if nothing is there; ``empty`` as the contract says."""
+
+    path: str
+    size: int | None
+    device: bool
+    empty: bool
+    identity: tuple[int, int] | None
+
+
+def look(path: str | os.PathLike[str]) -> Look:
+    """Looks at a target; ``TargetError`` if it can be none."""
+    real = os.path.realpath(path)
+    try:
+        status = os.stat(real)
+    except FileNotFoundError:
+        if not Path(real).parent.is_dir():
+            raise TargetError(f"target {real}: its directory does not exist") from None
+        return Look(real, None, device=False, empty=True, identity=None)
+    except OSError as error:
+        raise TargetError(f"target {real}: {error.strerror}") from error
+    if stat.S_ISREG(status.st_mode):
+        return Look(real, status.st_size, device=False, empty=status.st_size == 0, identity=(status.st_dev, status.st_ino))
+    if stat.S_ISBLK(status.st_mode):
+        size, empty = _look_at_device(real)
+        return Look(real, size, device=True, empty=empty, identity=(status.st_dev, status.st_ino))
+    kind = "a directory" if stat.S_ISDIR(status.st_mode) else "neither a regular file nor a block device"
+    raise TargetError(f"target {real} is {kind}")
+
+
+def check(found: Look, size: int, snapshot: str, journal: Journal, *, force: bool, whole: bool = True) -> None:
+    """``TargetError`` if ``size`` bytes of ``snapshot`` may not be restored there."""
+    if found.device and found.size is not None and found.size < size:
+        raise TargetError(f"target {found.path} is too small: it holds {found.size} bytes and the snapshot has {size}")
+    if found.empty or force:
+        return
+    entry = journal.read()
+    if whole and entry and entry.snapshot == snapshot and (entry.device, entry.inode) == found.identity:
+        return
+    holds = f"holds {found.size} bytes" if not found.device else "is not empty"
+    raise TargetError(f"target {found.path} {holds}; use --force to overwrite it")
+
+
+class Target:
+    """An open target.
+
+    Attributes:
+        fresh: it was made by this restore or was empty: what is not written to it is zeros.
+    """
+
+    def __init__(self, found: Look, size: int, snapshot: str, journal: Journal, *, whole: bool = True) -> None:
+        """Opens it, noting in ``journal`` first; makes it ``size`` bytes long if it is a file and all of it is restored."""
+        self.path = found.path
+        self.device = found.device
+        self.fresh = not found.device and not found.size
+        self._created = found.size is None
+        entry = Entry(snapshot, found.path, size, *(found.identity or (None, None)))
+        if whole:
+            journal.write(entry)
+        try:
+            self.fd = self._open()
+            try:
+                self._claim(found)
+                if whole:
+                    if self._created:
+                        status = os.fstat(self.fd)
+                        journal.write(Entry(snapshot, found.path, size, status.st_dev, status.st_ino))
+                    if not found.device:
+                        os.ftruncate(self.fd, size)
+                elif not found.device and (found.size or 0) < size:
+                    os.ftruncate(self.fd, size)
+            except BaseException:
+                os.close(self.fd)
+                raise
+        except OSError as error:
+            raise target_error(found.path, error) from error
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC
+        if self._created:
+            return os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        # O_EXCL on a block device: not while it is mounted or otherwise held (open(2)).
+        return os.open(self.path, flags | (os.O_EXCL if self.device else 0))
+
+    def _claim(self, found: Look) -> None:
+        """One restore at a time: two that write side by side would both end well, and neither be right."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TargetError(f"target {self.path} is being written by another restore") from error
+        status = os.fstat(self.fd)
+        if found.identity is not None and (status.st_dev, status.st_ino) != found.identity:
+            raise TargetError(f"target {self.path} was replaced while it was being opened")
+
+    def zero(self, offset: int, length: int) -> int:
+        """Makes the range zeros where it is not; returns the bytes changed. Nothing to do in a fresh file."""
+        if self.fresh or not length:
+            return 0
+        try:
+            return _core.zero_range(self.fd, offset, length, self.device)
+        except OSError as error:
+            raise target_error(self.path, error) from error
+
+    def sync(self) -> None:
+        """Makes all of it durable, its name too."""
+        try:
+            os.fsync(self.fd)
+            if not self.device:  # Whoever made the file may have been killed before its name was durable.
+                sync_directory(Path(self.path).parent)
+        except OSError as error:
+            raise target_error(self.path, error) from error
+
+    def close(self) -> None:
+        """Closes it; nothing is synced here."""
+        os.close(self.fd)
+
+
+def _look_at_device(path: str) -> tuple[int, bool]:
+    """(size in bytes, whether its first and last MiB are zeros)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            (size,) = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
+            ends = (os.pread(fd, MiB, 0), os.pread(fd, MiB, max(0, size - MiB)))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise TargetError(f"target {path}: {error.strerror}") from error
+    return size, not any(any(piece) for piece in ends)

@@ -1,0 +1,34 @@
+"""What every pipeline works with: the keys, the threads, the byte budget, and what is known of the replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snapferry import _core
+from snapferry.repository.threads import Threads
+from snapferry.transport import ByteBudget, ReplicaBoard
+
+_THREADS_BESIDE_READERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Shared by all pipelines of one engine.
+
+    Attributes:
+        workers: the core's own pool.
+        threads: for calls into the core, the source and the target.
+        budget: of bytes in flight.
+        board: measured speeds, for the choice of replicas.
+    """
+
+    keyring: _core.Keyring
+    workers: _core.Workers
+    threads: Threads
+    budget: ByteBudget
+    board: ReplicaBoard
+
+
+def make_tools(keyring: _core.Keyring, processors: int, memory: int, board: ReplicaBoard) -> Tools:
+    """Tools that use so many processors and at most ``memory`` bytes in flight. ``threads`` is the caller's to close."""
+    return Tools(keyring, _core.Workers(processors), Threads(processors + 1 + _THREADS_BESIDE_READERS), ByteBudget(memory), board)

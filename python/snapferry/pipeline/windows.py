@@ -1,0 +1,45 @@
+"""Walks a snapshot's trees window by window, so that no more than a few windows' pages are in memory and zeros cost nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from snapferry import _core
+from snapferry.pipeline.pages import PageLoader
+from snapferry.repository.threads import Threads
+
+SMALL = 4096
+"""Blocks a window where there is data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The blocks ``first`` to ``end - 1``: all ``zeros``, or with their pages loaded or lost."""
+
+    first: int
+    end: int
+    zeros: bool
+
+
+async def windows(
+    manifest: _core.Manifest, loader: PageLoader, threads: Threads, first: int = 0, end: int | None = None, *, width: int = SMALL
+) -> AsyncIterator[Window]:
+    """Windows over the blocks ``first`` to ``end - 1`` (all, unless given), in order and without gaps; those of zeros may be of any length.
+
+    When the next window is asked for, the pages of the last may be forgotten.
+    """
+    last = manifest.blocks if end is None else min(end, manifest.blocks)
+    while first < last:
+        until = min(first - first % width + width, last)
+        data = min(await threads.run(manifest.next_data, first), last)
+        if data == first:
+            await loader.load(manifest, first, until)
+            data = min(await threads.run(manifest.next_data, first), last)
+        if data > first:
+            yield Window(first, data, zeros=True)
+            first = data
+        else:
+            yield Window(first, until, zeros=False)
+            first = until
+        await threads.run(manifest.evict, first)

@@ -1,0 +1,1 @@
+"""What lies on the destinations: names, keys, small objects, sessions, listings, presence and the index. Knows no volume's data."""
