@@ -30,7 +30,7 @@ $(STAMPS)/venv: constraints.txt | $(STAMPS)/tools
 	@touch $@
 
 $(STAMPS)/extension: $(STAMPS)/venv pyproject.toml $(RUST_SOURCES)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --quiet
 	@touch $@
 
 $(STAMPS)/test-tools: .ci/tools
