@@ -98,6 +98,8 @@ class Exporting:
                 order=self._to, failures=self._failures, on_progress=on_progress,
             )  # fmt: skip
             result = await export.run()
+        if not self._dry_run:
+            await self._memory.note_snapshot(result.snapshot, result.acknowledged)
         await self._memory.note_damage(damage + export.damage)
         return result
 

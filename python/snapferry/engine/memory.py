@@ -11,7 +11,7 @@ from snapferry.engine.membership import Membership
 from snapferry.errors import CatalogError
 from snapferry.repository import names, objects
 from snapferry.repository.snapshots import Listing
-from snapferry.types import Damage
+from snapferry.types import Damage, Snapshot
 
 if TYPE_CHECKING:
     from snapferry.catalog import Catalog, RecordedDamage
@@ -58,6 +58,19 @@ class Memory:
             return gone
 
         return await self._call(note, [])
+
+    async def note_snapshot(self, snapshot: Snapshot, destinations: Iterable[str]) -> None:
+        """Remembers a snapshot that was just made, and who acknowledged it."""
+
+        def note(catalog: Catalog) -> None:
+            from snapferry.catalog import KnownCommit
+
+            catalog.remember_commits(self._repository, [KnownCommit(snapshot, objects.commit_payload(snapshot))])
+            for name in destinations:
+                if name in self._ids:
+                    catalog.remember_seen(self._repository, self._ids[name], [snapshot.id])
+
+        await self._call(note, None)
 
     async def note_damage(self, damage: Iterable[Damage]) -> None:
         """Remembers what was found broken."""

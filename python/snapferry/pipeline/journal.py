@@ -19,13 +19,14 @@ from snapferry.repository.keyfile import sync_directory
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One restore. ``device`` and ``inode`` are the target's, once it exists."""
+    """One restore. ``device``, ``inode`` and ``generation`` are the target's, once it exists: see ``target.Identity``."""
 
     snapshot: str
     path: str
     size: int
     device: int | None = None
     inode: int | None = None
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from snapferry import _core
 from snapferry.errors import TargetError, TargetFull
@@ -21,6 +22,7 @@ from snapferry.types import MiB
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BLKGETSIZE64 = 0x80081272
+_FS_IOC_GETVERSION = 0x80087601
 
 
 def target_error(path: str, error: OSError) -> TargetError:
@@ -31,6 +33,34 @@ def target_error(path: str, error: OSError) -> TargetError:
     return TargetError(f"target {path} cannot be written: {reason}")
 
 
+class Identity(NamedTuple):
+    """Which file it is. A freed inode's number is soon used again; its generation, where the file system tells it, is another then."""
+
+    device: int
+    inode: int
+    generation: int | None
+
+
+def _identity(fd: int) -> Identity:
+    status = os.fstat(fd)
+    try:
+        (generation,) = struct.unpack("=I", fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))[:4])
+    except OSError:
+        generation = None
+    return Identity(status.st_dev, status.st_ino, generation)
+
+
+def _identity_of(path: str, status: os.stat_result) -> Identity:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return Identity(status.st_dev, status.st_ino, None)
+    try:
+        return _identity(fd)
+    finally:
+        os.close(fd)
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """What is there before anything is done. ``size`` in bytes, None if nothing is there; ``empty`` as the contract says."""
@@ -39,7 +69,7 @@ class Look:
     size: int | None
     device: bool
     empty: bool
-    identity: tuple[int, int] | None
+    identity: Identity | None
 
 
 def look(path: str | os.PathLike[str]) -> Look:
@@ -54,10 +84,10 @@ def look(path: str | os.PathLike[str]) -> Look:
     except OSError as error:
         raise TargetError(f"target {real}: {error.strerror}") from error
     if stat.S_ISREG(status.st_mode):
-        return Look(real, status.st_size, device=False, empty=status.st_size == 0, identity=(status.st_dev, status.st_ino))
+        return Look(real, status.st_size, device=False, empty=status.st_size == 0, identity=_identity_of(real, status))
     if stat.S_ISBLK(status.st_mode):
         size, empty = _look_at_device(real)
-        return Look(real, size, device=True, empty=empty, identity=(status.st_dev, status.st_ino))
+        return Look(real, size, device=True, empty=empty, identity=Identity(status.st_dev, status.st_ino, None))
     kind = "a directory" if stat.S_ISDIR(status.st_mode) else "neither a regular file nor a block device"
     raise TargetError(f"target {real} is {kind}")
 
@@ -69,7 +99,7 @@ def check(found: Look, size: int, snapshot: str, journal: Journal, *, force: boo
     if found.empty or force:
         return
     entry = journal.read()
-    if whole and entry and entry.snapshot == snapshot and (entry.device, entry.inode) == found.identity:
+    if whole and entry and entry.snapshot == snapshot and (entry.device, entry.inode, entry.generation) == found.identity:
         return
     holds = f"holds {found.size} bytes" if not found.device else "is not empty"
     raise TargetError(f"target {found.path} {holds}; use --force to overwrite it")
@@ -88,7 +118,7 @@ class Target:
         self.device = found.device
         self.fresh = not found.device and not found.size
         self._created = found.size is None
-        entry = Entry(snapshot, found.path, size, *(found.identity or (None, None)))
+        entry = Entry(snapshot, found.path, size, *(found.identity or ()))
         if whole:
             journal.write(entry)
         try:
@@ -97,8 +127,7 @@ class Target:
                 self._claim(found)
                 if whole:
                     if self._created:
-                        status = os.fstat(self.fd)
-                        journal.write(Entry(snapshot, found.path, size, status.st_dev, status.st_ino))
+                        journal.write(Entry(snapshot, found.path, size, *_identity(self.fd)))
                     if not found.device:
                         os.ftruncate(self.fd, size)
                 elif not found.device and (found.size or 0) < size:
@@ -123,7 +152,7 @@ class Target:
         except BlockingIOError as error:
             raise TargetError(f"target {self.path} is being written by another restore") from error
         status = os.fstat(self.fd)
-        if found.identity is not None and (status.st_dev, status.st_ino) != found.identity:
+        if found.identity is not None and (status.st_dev, status.st_ino) != found.identity[:2]:
             raise TargetError(f"target {self.path} was replaced while it was being opened")
 
     def zero(self, offset: int, length: int) -> int:

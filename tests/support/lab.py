@@ -1,0 +1,125 @@
+"""A repository in memory with destinations that can be broken, and "blank machines" that know nothing but one place and the key."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snapferry.config import Config, DestinationConfig, new_config
+from snapferry.destination import Destination
+from snapferry.destination.memory import MemoryDestination, MemoryStore
+from snapferry.engine import Repository, membership, open_repository
+from snapferry.errors import DestinationUnreachable
+from snapferry.repository.creating import create_repository
+from snapferry.repository.keyfile import create_key_file
+from snapferry.transport import RetryPolicy, with_retry
+from snapferry.types import KiB, MiB
+
+BLOCK = 64 * KiB
+Wrap = Callable[[Destination], Destination]
+
+
+async def _at_once(seconds: float) -> None:
+    del seconds
+
+
+QUICK = RetryPolicy(attempts=2, sleep=_at_once)
+
+
+def volume(seed: int, *, blocks: int = 24, tail: int = 1000, zeros: Sequence[int] = (3, 4, 9)) -> bytes:
+    """Blocks of random and of compressible bytes, some of zeros, and a last one that is cut."""
+    make = random.Random(seed)
+    out = bytearray()
+    for number in range(blocks):
+        if number in zeros:
+            out += bytes(BLOCK)
+        elif number % 2:
+            out += make.randbytes(BLOCK)
+        else:
+            out += make.randbytes(64) * (BLOCK // 64)
+    return bytes(out + make.randbytes(tail))
+
+
+def changed(data: bytes, seed: int, at: Sequence[int]) -> bytes:
+    """The same volume with some blocks changed."""
+    make = random.Random(seed)
+    out = bytearray(data)
+    for block in at:
+        out[block * BLOCK : block * BLOCK + 5000] = make.randbytes(5000)
+    return bytes(out)
+
+
+MakeLab = Callable[..., Awaitable["Lab"]]
+
+
+class Lab:
+    """One repository; ``stores`` are its places, ``wrappers`` what stands before them when they are opened."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, names: Sequence[str] = ("near", "far")) -> None:
+        self.directory = directory
+        self.names = tuple(names)
+        self.stores: dict[str, MemoryStore] = {name: {} for name in names}
+        self.wrappers: dict[str, Wrap] = {}
+        self.missing: set[str] = set()
+        self.id = ""
+        """For a fixture to say which snapshot it has made."""
+        self._machines = itertools.count()
+        self._key_file = directory / "snapferry.key"
+        self._repository_id: str | None = None
+        monkeypatch.setattr(membership, "open_destination", self._open)
+        monkeypatch.setattr(membership, "with_retry", lambda destination: with_retry(destination, QUICK))
+        self.config = self.machine()
+
+    async def create(self) -> None:
+        """Makes the repository at all places."""
+        secret = create_key_file(self._key_file)
+        self._repository_id = await create_repository({name: MemoryDestination(name, self.stores[name]) for name in self.names}, secret)
+        self.config = self.config.with_id(self._repository_id)
+
+    def machine(self, *names: str, memory: int = 64 * MiB, min_copies: int = 1) -> Config:
+        """The configuration of a machine with no cache, catalog or journals that knows these places (all, unless given) and the key."""
+        home = self.directory / f"machine-{next(self._machines)}"
+        entries = [DestinationConfig(name, f"memory://{name}") for name in names or self.names]
+        config = new_config(home / "snapferry.toml", entries, key_file=self._key_file, min_copies=min_copies, environment={})
+        local = dataclasses.replace(
+            config.repository,
+            id=self._repository_id,
+            cache_dir=home / "cache",
+            state_dir=home / "state",
+            catalog=f"sqlite:///{home}/catalog.sqlite",
+        )
+        return dataclasses.replace(config, repository=local, engine=dataclasses.replace(config.engine, memory=memory, threads=2))
+
+    def repository(self, *names: str, **how: Any) -> Repository:
+        """All places from the usual machine, or those of these names from a blank one."""
+        return open_repository(self.machine(*names, **how) if names or how else self.config)
+
+    async def contents(self, repository: Repository, snapshot: str, **how: Any) -> bytes:
+        """The whole volume of a snapshot."""
+        async with repository.open_snapshot(snapshot, **how) as reader:
+            return b"".join([bytes(piece) async for piece in reader.stream()])
+
+    async def assert_restores_alone(self, expected: Mapping[str, bytes], *names: str) -> None:
+        """Every snapshot in ``expected`` that is listed at one of these places restores bit-exact from it alone, on a blank machine."""
+        for name in names or self.names:
+            async with self.repository(name) as alone:
+                for item in await alone.list():
+                    assert await self.contents(alone, item.snapshot.id) == expected[item.snapshot.id], (name, item.snapshot.id)
+
+    def packs(self, name: str) -> list[str]:
+        """Keys of the packs at a place."""
+        return sorted(key for key in self.stores[name] if key.startswith("packs/"))
+
+    async def _open(self, name: str, url: str, options: object = None, *, writable: bool = True) -> Destination:
+        del url, options, writable
+        if name in self.missing:
+            raise DestinationUnreachable("its root is missing", name)
+        destination: Destination = MemoryDestination(name, self.stores[name])
+        wrap = self.wrappers.get(name)
+        return destination if wrap is None else wrap(destination)
