@@ -1,0 +1,1 @@
+"""Golden repositories: one of every released format version, kept for good, with the code that says what is in them."""
