@@ -37,6 +37,7 @@ def init_command(invocation: Invocation, destinations: tuple[str, ...], key_file
         raise SnapferryError(f"{config.path} exists already; nothing was overwritten")
     if key_file is not None and not os.path.isfile(key_file):
         raise AccessDenied(f"there is no key file {key_file}; leave --key-file out to have a new key made")
+    had_key = os.path.lexists(config.repository.key_file)
     if not dry_run:
         from snapferry.engine import create_repository
 
@@ -56,7 +57,8 @@ def init_command(invocation: Invocation, destinations: tuple[str, ...], key_file
         return 0
     invocation.result(f"repository {config.repository.id} created on {names}")
     invocation.say(f"configuration: {config.path}")
-    invocation.say(f"key file:      {config.repository.key_file}  (keep a copy elsewhere: without it no backup can be read)")
+    made = "it was there already; " if had_key else ""
+    invocation.say(f"key file:      {config.repository.key_file}  ({made}keep a copy elsewhere: without it no backup can be read)")
     return 0
 
 

@@ -97,7 +97,8 @@ async def _demo(invocation: Invocation, directory: Path, size: int) -> int:
                 notes.append(f"flipped bytes in {flipped} packs, deleted {deleted}")
             async with steps.step("verify all data", 2 * sum(_stored(directory))) as notes:
                 found = await repository.verify(read_data=100, on_progress=on_progress)
-                notes.append(f"found {len(found.damage)} damaged or missing objects at near")
+                objects = {(damage.destination, damage.object) for damage in found.damage}
+                notes.append(f"found {len(objects)} damaged or missing objects")
             for snapshot, name in ((first.id, "first"), (second.id, "second")):
                 async with steps.step(f"restore the {name} snapshot", length) as notes:
                     restored = await repository.restore(snapshot, str(directory / f"{name}.img"), on_progress=on_progress)

@@ -50,14 +50,24 @@ def _json_lines(invocation: Invocation) -> ProgressCallback:
 @contextlib.contextmanager
 def _bar() -> Iterator[ProgressCallback]:
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    from snapferry.types import MiB
+
+    class Speed(ProgressColumn):
+        """Bytes a second in IEC units, as the rest of the line."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed / MiB:.0f} MiB/s" if speed else "", style="progress.data.speed")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        Speed(),
         TimeRemainingColumn(),
     )
     tasks: dict[tuple[str, str], TaskID] = {}

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,8 +65,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-class _Warnings(logging.Handler):
-    """Shows log records as lines of ours; looks standard error up each time, since a progress bar may have put itself before it."""
+class _Lines(logging.Handler):
+    """Shows log records, and Python's warnings, as lines of ours; looks standard error up each time, since a progress bar may have put itself before it."""
 
     def __init__(self, invocation: Invocation) -> None:
         super().__init__()
@@ -86,6 +87,9 @@ class _Warnings(logging.Handler):
 
 def _show_warnings(invocation: Invocation) -> None:
     logger = logging.getLogger("snapferry")
-    logger.handlers[:] = [_Warnings(invocation)]
+    lines = _Lines(invocation)
+    logger.handlers[:] = [lines]
     logger.propagate = False
     logger.setLevel(logging.ERROR if invocation.quiet else logging.DEBUG if invocation.verbose else logging.WARNING)
+
+    warnings.showwarning = lambda message, *_: logger.warning("%s", message)

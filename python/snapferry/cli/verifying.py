@@ -51,10 +51,16 @@ def verify_command(invocation: Invocation, snapshots: tuple[str, ...], read_data
         return result.exit_code
     from snapferry.config import format_size
 
+    by_object: dict[tuple[str, str], list[Damage]] = {}
     for damage in result.damage:
-        where = f" (bytes {', '.join(f'{offset}+{length}' for offset, length in damage.extents)})" if damage.extents else ""
-        invocation.write(f"{damage.destination}: {damage.object}: {damage.reason}{where}")
-    found = f"{len(result.damage)} damaged" if result.damage else "all well"
+        by_object.setdefault((damage.destination, damage.object), []).append(damage)
+    for (where, name), findings in by_object.items():
+        for reason in dict.fromkeys(finding.reason for finding in findings):
+            invocation.write(f"{where}: {name}: {reason}" if name else f"{where}: {reason.removeprefix(f'{where}: ')}")
+        for finding in findings:
+            if finding.extents:
+                invocation.write(f"  needed by {finding.snapshot}: bytes {extents_text(finding.extents)}")
+    found = f"{len(by_object)} damaged or missing" if by_object else "all well"
     invocation.result(
         f"{found}: {result.snapshots} snapshots, {result.packs} packs, {format_size(result.bytes_read)} read in {result.seconds:.1f} s"
     )
@@ -81,6 +87,12 @@ def rebuild_command(invocation: Invocation) -> int:
     else:
         invocation.result(f"rebuilt: {snapshots} snapshots")
     return 0
+
+
+def extents_text(extents: tuple[tuple[int, int], ...], most: int = 8) -> str:
+    """``offset+length`` of the first extents, and how many more there are."""
+    text = ", ".join(f"{offset}+{length}" for offset, length in extents[:most])
+    return text if len(extents) <= most else f"{text} and {len(extents) - most} more"
 
 
 def damage_document(damage: Damage) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -63,6 +62,8 @@ def join(base: Path, path: str) -> Path:
 
 def nearest(word: object, known: Sequence[str]) -> str:
     """`` (did you mean 'x'?)``, or nothing where no known word is near."""
+    import difflib
+
     found = difflib.get_close_matches(str(word), known, 1, 0.5)
     return f" (did you mean {found[0]!r}?)" if found else ""
 

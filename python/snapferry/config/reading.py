@@ -14,7 +14,7 @@ from snapferry.config.layers import SECTIONS, Layers, check_environment
 from snapferry.config.places import KEY_FILE_NAME, find_config, join, not_offered, xdg
 from snapferry.config.tables import check_table
 from snapferry.config.values import Config, DestinationConfig, EngineConfig, PlacementConfig, RepositoryConfig
-from snapferry.errors import ConfigurationError, SnapferryError
+from snapferry.errors import AccessDenied, ConfigurationError, SnapferryError
 from snapferry.types import MiB
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def load_config(
     file = find_config(path, environment)
     try:
         document = tomllib.loads(file.read_bytes().decode())
+    except PermissionError as error:
+        raise AccessDenied(f"{file} cannot be read: {error.strerror}") from error
     except OSError as error:
         raise SnapferryError(f"{file}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
