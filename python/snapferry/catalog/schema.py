@@ -1,19 +1,21 @@
 """The catalog's tables. A change here raises ``VERSION`` and adds a step to ``MIGRATIONS``.
 
+They are said once, in SQLAlchemy's terms, for every database there will be; a database gets them as statements in its own
+dialect. Importing SQLAlchemy takes longer than most commands, so this is imported only where tables are to be made or changed.
+
 Repositories and destinations are named by their own ids (hex), never by the names of one configuration; times are RFC 3339 in UTC.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Column, Connection, Float, LargeBinary, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, Float, LargeBinary, MetaData, String, Table
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-VERSION = 1
+from snapferry.catalog.values import VERSION
 
 metadata = MetaData()
 
@@ -64,5 +66,15 @@ replica_speed = Table(
     Column("goodput", Float, nullable=False),
 )
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = MappingProxyType({})
-"""What brings the tables from the version that is the key to the next one."""
+MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType({})
+"""The statements that bring the tables from the version that is the key to the next one."""
+
+
+def statements(version: int) -> list[str]:
+    """What brings an SQLite database from ``version`` (0: it is empty) to ``VERSION``."""
+    if version:
+        return [statement for step in range(version, VERSION) for statement in MIGRATIONS[step]]
+    dialect = sqlite.dialect()
+    tables = metadata.sorted_tables
+    made = [CreateTable(table) for table in tables] + [CreateIndex(index) for table in tables for index in table.indexes]
+    return [str(element.compile(dialect=dialect)) for element in made]

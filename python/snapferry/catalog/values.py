@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
     from snapferry.types import Snapshot
 
+VERSION = 1
+"""Of the tables (``schema``); kept here so that asking for it imports nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class KnownCommit:
