@@ -195,7 +195,9 @@ def changed(image: Path, amount: int, undo: Path, seed: int = 7) -> Iterator[Non
     """Overwrites ``amount`` bytes of the image, and puts the old ones back at the end. ``undo`` keeps them; see ``revert``."""
     with open(image, "r+b", buffering=0) as file:
         planned = change(file.fileno(), amount, seed)
-        undo.write_bytes(pickle.dumps([(offset, os.pread(file.fileno(), len(new), offset)) for offset, new in planned]))
+        part = undo.with_suffix(".part")
+        part.write_bytes(pickle.dumps([(offset, os.pread(file.fileno(), len(new), offset)) for offset, new in planned]))
+        part.rename(undo)
         try:
             for offset, new in planned:
                 os.pwrite(file.fileno(), new, offset)

@@ -58,13 +58,17 @@ def run(
         began = time.perf_counter()
         process = start(command, env=env, cwd=cwd, stdout=output.fileno(), stderr=errors.fileno())
         watch = _MemoryWatch(process.pid) if watch_memory else None
-        limit = threading.Timer(timeout, os.killpg, (process.pid, signal.SIGKILL))
+        limit = threading.Timer(timeout, kill, (process,))
         limit.start()
-        _, status, used = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        limit.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        memory = watch.stop() if watch else 0
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+            wall = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            limit.cancel()
+            memory = watch.stop() if watch else 0
+            if process.returncode is None:
+                kill(process)
         if process.returncode:
             errors.seek(0)
             said = errors.read()[-2000:].decode(errors="replace").strip()
@@ -79,6 +83,11 @@ def run(
 def start(command: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
     """Starts ``command`` as the leader of a session of its own, by which all its children are found."""
     return subprocess.Popen(command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends what ``start`` started, children included, without warning."""
+    os.killpg(process.pid, signal.SIGKILL)
 
 
 class _MemoryWatch:
