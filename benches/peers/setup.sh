@@ -32,7 +32,7 @@ in_venv() { # name, what pip is to install in each of its runs
     python3 -m venv "$name"
     for packages in "$@"; do
         # shellcheck disable=SC2086 # several words are meant
-        "$name/bin/pip" -q install $packages
+        "$name/bin/pip" -q install $packages || { rm -rf "$name" && return 1; }
     done
 }
 in_venv borg 'borgbackup<2'
