@@ -95,15 +95,15 @@ async def _demo(invocation: Invocation, directory: Path, size: int) -> int:
             flipped, deleted = await asyncio.to_thread(damage_packs, directory / "near")
             async with steps.step("damage the replica near") as notes:
                 notes.append(f"flipped bytes in {flipped} packs, deleted {deleted}")
-            async with steps.step("verify all data", 2 * sum(_stored(directory))) as notes:
-                found = await repository.verify(read_data=100, on_progress=on_progress)
-                objects = {(damage.destination, damage.object) for damage in found.damage}
-                notes.append(f"found {len(objects)} damaged or missing objects")
             for snapshot, name in ((first.id, "first"), (second.id, "second")):
                 async with steps.step(f"restore the {name} snapshot", length) as notes:
                     restored = await repository.restore(snapshot, str(directory / f"{name}.img"), on_progress=on_progress)
                     notes += [f"{format_size(count)} from {place}" for place, count in restored.bytes_fetched.items()]
                     notes.append(f"{restored.failovers} healed from the other replica")
+            async with steps.step("verify all data", 2 * sum(_stored(directory))) as notes:
+                found = await repository.verify(read_data=100, on_progress=on_progress)
+                objects = {(damage.destination, damage.object) for damage in found.damage}
+                notes.append(f"found {len(objects)} damaged or missing objects")
 
     identical = True
     for name, original in (("first", before), ("second", image)):

@@ -112,8 +112,8 @@ def _say(invocation: Invocation, result: ExportResult) -> None:
     from snapferry.config import format_size
 
     snapshot = result.snapshot
-    speed = format_size(result.bytes_read / result.seconds) + "/s" if result.seconds else ""
-    counts = f"{format_size(snapshot.size)}, read {format_size(result.bytes_read)} in {result.seconds:.1f} s ({speed}), new {format_size(result.bytes_new)}"
+    speed = f" ({format_size(result.bytes_read / result.seconds)}/s)" if result.bytes_read and result.seconds else ""
+    counts = f"{format_size(snapshot.size)}, read {format_size(result.bytes_read)} in {result.seconds:.1f} s{speed}, new {format_size(result.bytes_new)}"
     if result.dry_run:
         invocation.result(f"dry run of {snapshot.volume}: {counts}; nothing was written")
         return
