@@ -82,7 +82,7 @@ class Lab:
         self._repository_id = await create_repository({name: MemoryDestination(name, self.stores[name]) for name in self.names}, secret)
         self.config = self.config.with_id(self._repository_id)
 
-    def machine(self, *names: str, memory: int = 64 * MiB, min_copies: int = 1) -> Config:
+    def machine(self, *names: str, memory: int = 64 * MiB, min_copies: int = 1, catalog: str | None = None) -> Config:
         """The configuration of a machine with no cache, catalog or journals that knows these places (all, unless given) and the key."""
         home = self.directory / f"machine-{next(self._machines)}"
         entries = [DestinationConfig(name, f"memory://{name}") for name in names or self.names]
@@ -92,7 +92,7 @@ class Lab:
             id=self._repository_id,
             cache_dir=home / "cache",
             state_dir=home / "state",
-            catalog=f"sqlite:///{home}/catalog.sqlite",
+            catalog=catalog or f"sqlite:///{home}/catalog.sqlite",
         )
         return dataclasses.replace(config, repository=local, engine=dataclasses.replace(config.engine, memory=memory, threads=2))
 

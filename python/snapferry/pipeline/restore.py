@@ -111,12 +111,14 @@ class Restore:
         await threads.run(check, found, self._end, snapshot.id, journal, force=plan.force, whole=whole)
         if plan.dry_run:
             return self._result(begun)
-        target = await threads.run(Target, found, self._end, snapshot.id, journal, whole=whole)
+        opened: list[Target] = []
         try:
-            await self._fill(target)
-            await threads.run(target.sync)
+            await threads.run(lambda: opened.append(Target(found, self._end, snapshot.id, journal, whole=whole)))
+            await self._fill(opened[0])
+            await threads.run(opened[0].sync)
         finally:
-            await threads.run(target.close)
+            for target in opened:
+                target.close()
         self._tell(last=True)
         if self._lost and not plan.best_effort:
             lost = merged(self._lost)

@@ -29,16 +29,20 @@ class Threads:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="snapferry")
 
     async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Calls ``function`` in a thread and returns or raises what it does; cancelled, waits for it to end before it raises."""
-        future = asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args, **kwargs))
+        """Calls ``function`` in a thread and returns or raises what it does; cancelled, waits for it to end before it raises.
+
+        What a cancelled call returned is dropped: one that opens something must keep it where its caller finds it.
+        """
+        call = self._executor.submit(partial(function, *args, **kwargs))
+        future = asyncio.wrap_future(call)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            future.cancel()  # Has an effect only on what no thread has begun.
-            while not future.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({future})
-            if not future.cancelled():
+            # Only the executor knows whether a thread has begun; the loop's own future would call itself cancelled at once.
+            if not call.cancel():
+                while not future.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait({future})
                 future.exception()  # Looked at, so that nobody complains that it was not.
             raise
 
