@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread::LocalKey;
 
 use crate::error::{Error, Result, damaged};
 
@@ -39,14 +40,24 @@ impl Codec {
     }
 }
 
+/// A level and its context.
+type Compressor = (i32, zstd::bulk::Compressor<'static>);
+
 thread_local! {
     // Contexts hold hundreds of KiB of tables, so each thread keeps its own.
-    static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
+    // Of another level, so that probing a block does not throw away the tables of compressing it.
+    static PROBE: RefCell<Option<Compressor>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-fn zstd_into(level: i32, data: &[u8], out: &mut [u8]) -> Result<Option<usize>> {
-    COMPRESSOR.with_borrow_mut(|slot| {
+fn zstd_into(
+    context: &'static LocalKey<RefCell<Option<Compressor>>>,
+    level: i32,
+    data: &[u8],
+    out: &mut [u8],
+) -> Result<Option<usize>> {
+    context.with_borrow_mut(|slot| {
         if slot.as_ref().is_none_or(|(have, _)| *have != level) {
             *slot = Some((level, zstd::bulk::Compressor::new(level)?));
         }
@@ -79,7 +90,7 @@ impl Encoder {
         Self { codec, level, misses: AtomicU32::new(0), skip: AtomicU32::new(0) }
     }
 
-    /// Compresses `data` into `out` (cleared first; grown to the block's length at most).
+    /// Compresses `data` into `out` (cleared first; grown to little more than the block's length at most).
     ///
     /// Returns the codec used; `Raw` leaves `out` empty: the block is then stored as it is.
     pub fn encode(&self, data: &[u8], out: &mut Vec<u8>) -> Result<Codec> {
@@ -88,10 +99,12 @@ impl Encoder {
             return Ok(Codec::Raw);
         }
         let limit = data.len() - data.len() / WORTH;
-        out.resize(limit, 0);
         let length = match self.codec {
-            Codec::Zstd => zstd_into(self.level, data, out)?,
-            Codec::Lz4 => lz4_into(data, out),
+            Codec::Zstd => {
+                out.resize(limit, 0);
+                zstd_into(&COMPRESSOR, self.level, data, out)?
+            }
+            Codec::Lz4 => lz4_into(data, out).filter(|length| *length <= limit),
             Codec::Raw => None,
         };
         out.truncate(length.unwrap_or(0));
@@ -117,7 +130,7 @@ impl Encoder {
             piece.copy_from_slice(&data[at..at + SAMPLE]);
         }
         let mut out = [0; 3 * SAMPLE - SAMPLE / 8];
-        if zstd_into(-5, &sample, &mut out)?.is_some() {
+        if zstd_into(&PROBE, -5, &sample, &mut out)?.is_some() {
             self.misses.store(0, Relaxed);
             return Ok(true);
         }
@@ -129,7 +142,9 @@ impl Encoder {
     }
 }
 
-fn lz4_into(data: &[u8], out: &mut [u8]) -> Option<usize> {
+fn lz4_into(data: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    // It refuses at once any room that would not do for the worst case.
+    out.resize(lz4_flex::block::get_maximum_output_size(data.len()), 0);
     lz4_flex::block::compress_into(data, out).ok()
 }
 
@@ -184,6 +199,20 @@ mod tests {
             assert!(out.is_empty());
         }
         assert!(encoder.skip.load(Relaxed) > 0 || encoder.misses.load(Relaxed) < PATIENCE);
+    }
+
+    #[test]
+    fn each_codec_compresses_what_can_be() {
+        let text = b"the same line again\n".repeat(13_108);
+        for codec in [Codec::Zstd, Codec::Lz4] {
+            let mut out = Vec::new();
+            assert_eq!(Encoder::new(codec, 1).encode(&text, &mut out).unwrap(), codec);
+            assert!(out.len() < text.len() / 20, "{codec:?}: {} bytes", out.len());
+            let mut out = Vec::new();
+            let short = dense(8000, 1);
+            assert_eq!(Encoder::new(codec, 1).encode(&short, &mut out).unwrap(), Codec::Raw);
+            assert!(out.is_empty());
+        }
     }
 
     #[test]
