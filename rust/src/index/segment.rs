@@ -196,7 +196,9 @@ impl Segment {
         let mut reader = Reader::new(&entry[16..]);
         let ordinal = reader.u32().ok()? as usize;
         let (offset, length) = (reader.u32().ok()?, reader.u32().ok()?);
-        let (pack, _) = self.packs(bytes).nth(ordinal)?;
+        // Straight to it: a segment of a whole repository names millions.
+        let at = (ordinal < self.packs).then(|| self.packs_at + ordinal * PACK)?;
+        let pack = Reader::new(bytes.get(at..)?).array().ok()?;
         Some((ordinal, Place::checked(pack, offset, length).ok()?))
     }
 }
