@@ -13,10 +13,10 @@ use crate::envelope::{self, Kind};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexedPack, build};
 use crate::keys::Keyring;
-use crate::manifest::Found;
-use crate::manifest::ManifestWriter;
-use crate::manifest::writer::Stored;
-use crate::pack::{Entry, FIXED, FinishedPack, NewRecord, OVERHEAD, PackBuilder, PackKind, RecordKind};
+use crate::manifest::{Found, ManifestWriter, Stored};
+use crate::pack::{
+    Entry, FIXED, FinishedPack, MAX_PACK, NewRecord, OVERHEAD, PackBuilder, PackKind, RecordKind,
+};
 use crate::workers::{Workers, lock};
 
 /// How much of what is built is decoded and compared before it leaves memory.
@@ -144,6 +144,9 @@ impl Packer {
         if capacity < self.manifest.block_size + (64 << 10) {
             return Err(Error::Usage("a pack takes at least one block and 64 KiB".into()));
         }
+        if capacity as u64 > MAX_PACK {
+            return Err(Error::Usage(format!("a pack of {capacity} bytes; none above {MAX_PACK} is read")));
+        }
         lock(&self.state).spare.push_back(capacity);
         Ok(())
     }
@@ -152,13 +155,14 @@ impl Packer {
     pub fn process(&self, first: u64, data: &[u8]) -> Result<Vec<FinishedPack>> {
         let size = self.manifest.block_size;
         let blocks = data.len().div_ceil(size) as u64;
-        if first + blocks > self.manifest.blocks
-            || (data.len() % size != 0 && first + blocks < self.manifest.blocks)
+        let torn = data.len() % size != 0;
+        if first.checked_add(blocks).is_none_or(|end| end > self.manifest.blocks)
+            || (torn && first * size as u64 + data.len() as u64 != self.manifest.size)
         {
             return Err(Error::Usage("blocks past the volume's end, or a torn block before it".into()));
         }
         // The volume's last block is hashed and stored padded with zeros.
-        let tail = (data.len() % size != 0).then(|| {
+        let tail = torn.then(|| {
             let mut tail = data[data.len() - data.len() % size..].to_vec();
             tail.resize(size, 0);
             tail
@@ -184,7 +188,10 @@ impl Packer {
                 }
             })
             .collect();
-        self.manifest.record(first, &recorded);
+        if !self.dry_run {
+            // Where nothing is stored no page is built: its leaves would wait for packs that never come.
+            self.manifest.record(first, &recorded)?;
+        }
         Ok(full)
     }
 

@@ -56,6 +56,8 @@ pub struct Plan {
     max_extent: u32,
     records: Vec<Record>,
     extents: Mutex<Vec<Extent>>,
+    /// Of the packs met here: the keyring keeps no more than so many, and other windows fill it too.
+    opened: Mutex<HashMap<Id, PackKey>>,
     zeros: Vec<Stretch>,
     unreadable: Vec<Stretch>,
     lost: Vec<Stretch>,
@@ -111,6 +113,7 @@ impl Plan {
             max_extent,
             records,
             extents: Mutex::default(),
+            opened: Mutex::default(),
             zeros: zeros.0,
             unreadable: unreadable.0,
             lost: lost.0,
@@ -157,7 +160,7 @@ impl Plan {
             extents.iter().filter(|it| self.open(it)).map(|extent| extent.fetch.0).collect();
         packs.sort_unstable();
         packs.dedup();
-        packs.retain(|pack| self.keys.pack_key(pack).is_none());
+        packs.retain(|pack| self.key(pack).is_none());
         packs.into_iter().map(|pack| (pack, 0, HEADER as u32)).collect()
     }
 
@@ -165,11 +168,21 @@ impl Plan {
     pub fn learn(&self, pack: &Id, header: &[u8]) -> bool {
         match PackKey::from_header(&self.keys, header) {
             Ok(key) => {
+                lock(&self.opened).insert(*pack, key.clone());
                 self.keys.remember_pack(*pack, key);
                 true
             }
             Err(_) => false,
         }
+    }
+
+    /// The key of a pack, kept from the first time that it is asked for.
+    fn key(&self, pack: &Id) -> Option<PackKey> {
+        let mut opened = lock(&self.opened);
+        if !opened.contains_key(pack) {
+            opened.insert(*pack, self.keys.pack_key(pack)?);
+        }
+        opened.get(pack).cloned()
     }
 
     fn open(&self, extent: &Extent) -> bool {
@@ -265,7 +278,7 @@ impl Plan {
             return Err(Error::Usage(format!("the plan has no extent {extent}")));
         };
         let open: Vec<_> = records.into_iter().filter(|(number, _)| !self.records[*number].done()).collect();
-        let Some(key) = self.keys.pack_key(&pack) else { return Ok(open.len()) };
+        let Some(key) = self.key(&pack) else { return Ok(open.len()) };
         let failed = AtomicUsize::new(0);
         self.workers.run(|| {
             open.par_iter().with_max_len(1).try_for_each(|(number, place)| -> Result<()> {

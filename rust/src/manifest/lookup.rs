@@ -36,9 +36,13 @@ impl Manifest {
     /// (first, count) runs of blocks whose pages were given up.
     pub fn lost(&self, first: u64, end: u64) -> Vec<(u64, u64)> {
         let state = lock(&self.state);
-        let mut covered: Vec<(u64, u64)> = state
-            .lost
-            .iter()
+        // Each level's pages stand together, in order: only those that touch the range are looked at.
+        let touching = (0..self.roots.height).flat_map(|level| {
+            let at = |index| Page { level, index, kind: PageKind::Ids };
+            let until = end.min(self.blocks).max(first).div_ceil(span(level));
+            state.lost.range(at(first / span(level))..at(until))
+        });
+        let mut covered: Vec<(u64, u64)> = touching
             .map(|page| (page.index * span(page.level), (page.index + 1) * span(page.level)))
             .map(|(from, until)| (from.max(first), until.min(end).min(self.blocks)))
             .filter(|(from, until)| from < until)
@@ -122,9 +126,8 @@ impl Manifest {
         }
         for level in (0..self.roots.height).rev() {
             let index = block / span(level);
-            if state.lost.iter().any(|page| {
-                page.level == level && page.index == index && (level > 0 || page.kind == PageKind::Ids)
-            }) {
+            let lost = |kind| state.lost.contains(&Page { level, index, kind });
+            if lost(PageKind::Ids) || (level > 0 && lost(PageKind::Places)) {
                 return Ok(Known::Lost);
             }
             let Some(ids) = state.ids.get(&(level, index)) else {

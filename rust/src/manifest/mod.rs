@@ -4,12 +4,14 @@
 //! tree has a shorter one as its child 0. A node is named by its level (0: leaf) and its index within the level, so node
 //! (l, i) covers the blocks from i · 256^(l+1) on. A child of zeros has no page.
 
+pub mod claims;
 pub mod diff;
 pub mod lookup;
 pub mod page;
 pub mod reader;
 pub mod writer;
 
+pub use claims::{Claims, Stored};
 pub use diff::{diff, missing_for_diff};
 pub use page::{Child, ids_page, parse_ids, parse_places, places_page};
 pub use reader::Manifest;

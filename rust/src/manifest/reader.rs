@@ -1,6 +1,6 @@
 //! Reads a snapshot's trees page by page. It says what it lacks and is fed; it knows nothing of where bytes come from.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use super::page::{Child, Places, parse_ids, parse_places};
@@ -35,9 +35,9 @@ pub(super) enum PageKind {
 pub(super) struct State {
     pub(super) ids: HashMap<(u8, u64), Box<[Id; FANOUT]>>,
     pub(super) places: HashMap<(u8, u64), Places>,
-    pub(super) lost: HashSet<Page>,
+    pub(super) lost: BTreeSet<Page>,
     /// What was asked for and has not come, by pack and offset.
-    wanted: HashMap<Id, Vec<Wanted>>,
+    wanted: HashMap<Id, Asked>,
     headers: HashSet<Id>,
 }
 
@@ -46,6 +46,13 @@ struct Wanted {
     page: Page,
     id: Id,
     place: Place,
+}
+
+/// What was asked of one pack.
+struct Asked {
+    /// Kept from the asking to the feeding: the keyring may forget it in between.
+    key: Option<PackKey>,
+    pages: Vec<Wanted>,
 }
 
 /// One snapshot's trees.
@@ -163,7 +170,8 @@ impl Manifest {
         state.wanted.clear();
         state.headers.clear();
         for (pack, mut pages) in by_pack {
-            if self.keys.pack_key(&pack).is_none() {
+            let key = self.keys.pack_key(&pack);
+            if key.is_none() {
                 state.headers.insert(pack);
                 out.push((pack, 0, HEADER as u32));
             } else {
@@ -175,7 +183,7 @@ impl Manifest {
                     LONGEST,
                 ));
             }
-            state.wanted.insert(pack, pages);
+            state.wanted.insert(pack, Asked { key, pages });
         }
         out
     }
@@ -192,7 +200,7 @@ impl Manifest {
                 Err(_) => 1,
             };
         }
-        let Some(key) = self.keys.pack_key(pack) else { return 1 };
+        let Some(key) = state.wanted.get(pack).and_then(|asked| asked.key.clone()) else { return 1 };
         let wanted = within(&state, pack, offset, data.len() as u64);
         let mut failed = 0;
         for want in wanted {
@@ -242,8 +250,15 @@ impl Manifest {
 
     /// Forgets the pages that only blocks below `until` need.
     pub fn evict(&self, until: u64) {
+        self.evict_but(until, |_, _| false);
+    }
+
+    /// As `evict`, but for the pages of nodes (level, index) that are to be kept.
+    pub fn evict_but(&self, until: u64, keep: impl Fn(u8, u64) -> bool) {
         let mut state = lock(&self.state);
-        let needed = |(level, index): &(u8, u64)| (index + 1).saturating_mul(span(*level)) > until;
+        let needed = |(level, index): &(u8, u64)| {
+            (index + 1).saturating_mul(span(*level)) > until || keep(*level, *index)
+        };
         state.ids.retain(|node, _| needed(node));
         state.places.retain(|node, _| needed(node));
     }
@@ -255,7 +270,7 @@ fn within(state: &State, pack: &Id, offset: u32, length: u64) -> Vec<Wanted> {
     let inside = |want: &&Wanted| {
         want.place.offset >= offset && u64::from(want.place.offset) + u64::from(want.place.length) <= end
     };
-    state.wanted.get(pack).into_iter().flatten().filter(inside).copied().collect()
+    state.wanted.get(pack).into_iter().flat_map(|asked| &asked.pages).filter(inside).copied().collect()
 }
 
 /// Joins sorted (offset, length) ranges that lie near each other.

@@ -2,11 +2,13 @@
 //!
 //! Memory is bounded: leaves below the watermark become pages at once, and an inner page as soon as its last child is
 //! past. A leaf waits only for the packs that its new blocks went to, because places name packs and a pack has no name
-//! before it is full.
+//! before it is full. No leaf waits for another one: where few blocks are new a pack may stay open for the whole volume.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
+use super::claims::Claims;
 use super::page::{Child, MAX_PAGE, Places, ids_page, page_id, places_page};
 use super::reader::Manifest;
 use super::{FANOUT, Found, Root, Roots, block_count, check_block_size, height_for, span};
@@ -22,81 +24,24 @@ use crate::workers::{Workers, lock};
 /// Capacity of a manifest pack.
 pub const CAPACITY: usize = 8 << 20;
 
-/// Where a block that was stored in this session lies; the pack is known by a number until it has a name.
-#[derive(Clone, Copy, Debug)]
-pub struct Stored {
-    /// Number of the data pack in this session.
-    pub pack: u32,
-    /// Of the record.
-    pub offset: u32,
-    /// Of the record.
-    pub length: u32,
-}
-
-/// The blocks of this session: claimed by whoever met them first, stored a little later.
-#[derive(Default)]
-pub struct Claims {
-    blocks: HashMap<Id, Option<Stored>>,
-    names: HashMap<u32, Id>,
-    /// Manifest packs (id, size) that no index segment names yet.
-    pub manifest_packs: Vec<(Id, u64)>,
-}
-
-impl Claims {
-    /// True for the first who asks for that block: it is theirs to store.
-    pub fn claim(&mut self, id: &Id) -> bool {
-        match self.blocks.entry(*id) {
-            std::collections::hash_map::Entry::Occupied(_) => false,
-            std::collections::hash_map::Entry::Vacant(slot) => {
-                slot.insert(None);
-                true
-            }
-        }
-    }
-
-    /// The block lies there.
-    pub fn store(&mut self, id: Id, stored: Stored) {
-        self.blocks.insert(id, Some(stored));
-    }
-
-    /// The pack of that number is finished.
-    pub fn name(&mut self, pack: u32, id: Id) {
-        self.names.insert(pack, id);
-    }
-
-    /// Forgets blocks that an index segment holds now.
-    pub fn forget(&mut self, ids: impl Iterator<Item = Id>) {
-        for id in ids {
-            self.blocks.remove(&id);
-        }
-    }
-
-    fn place(&self, id: &Id) -> Option<Place> {
-        let stored = (*self.blocks.get(id)?)?;
-        let pack = *self.names.get(&stored.pack)?;
-        Some(Place { pack, offset: stored.offset, length: stored.length })
-    }
-
-    fn knows(&self, id: &Id) -> bool {
-        self.blocks.contains_key(id)
-    }
-}
-
 struct Leaf {
     ids: Box<[Id; FANOUT]>,
     places: Box<[Option<Place>; FANOUT]>,
 }
 
 struct Open {
-    index: u64,
     ids: Box<[Id; FANOUT]>,
     children: Box<[Option<Child>; FANOUT]>,
 }
 
 struct State {
     leaves: BTreeMap<u64, Leaf>,
-    /// One inner node a level that is being filled; `open[0]` is level 1.
-    open: Vec<Option<Open>>,
+    /// Leaves below this one are written, or wait for a pack's name.
+    complete: u64,
+    /// How many packs had a name when the waiting leaves were last tried.
+    named: usize,
+    /// Inner nodes that are being filled, by level and index.
+    open: BTreeMap<(u8, u64), Open>,
     root: Option<(Root, Root)>,
     pack: Option<PackBuilder>,
     /// Stands for the id of the pack being filled, in places that lie in it.
@@ -113,6 +58,8 @@ pub struct ManifestWriter {
     index: Arc<Index>,
     /// Volume's block size in bytes.
     pub block_size: usize,
+    /// The volume's size in bytes.
+    pub size: u64,
     /// How many blocks the volume has.
     pub blocks: u64,
     session: [u8; 16],
@@ -138,12 +85,12 @@ impl ManifestWriter {
         check_block_size(block_size)?;
         let blocks = block_count(size, block_size as u64);
         let height = height_for(blocks);
-        let open = (1..height).map(|_| None).collect();
         Ok(Self {
             keys,
             workers,
             index,
             block_size,
+            size,
             blocks,
             session,
             parent,
@@ -151,7 +98,9 @@ impl ManifestWriter {
             claims: Arc::default(),
             state: Mutex::new(State {
                 leaves: BTreeMap::new(),
-                open,
+                complete: 0,
+                named: 0,
+                open: BTreeMap::new(),
                 root: None,
                 pack: None,
                 pack_token: [0; 32],
@@ -162,28 +111,32 @@ impl ManifestWriter {
         })
     }
 
-    /// Notes what was found for the blocks from `first` on.
-    pub fn record(&self, first: u64, found: &[Found]) {
+    /// Notes what was found for the blocks from `first` on. Refused once their page may be written: it would be made anew
+    /// from these blocks alone.
+    pub fn record(&self, first: u64, found: &[Found]) -> Result<()> {
         let mut state = lock(&self.state);
+        if first / (FANOUT as u64) < state.complete {
+            return Err(Error::Usage(format!("block {first} is recorded after the writer has passed it")));
+        }
         for (block, (id, place)) in (first..).zip(found) {
             let number = (block % FANOUT as u64) as usize;
-            if *id == ZERO {
-                continue;
-            }
-            let leaf = state
-                .leaves
-                .entry(block / FANOUT as u64)
-                .or_insert_with(|| Leaf { ids: Box::new([ZERO; FANOUT]), places: Box::new([None; FANOUT]) });
+            let leaf = match state.leaves.entry(block / FANOUT as u64) {
+                Entry::Vacant(_) if *id == ZERO => continue,
+                entry => entry.or_insert_with(|| Leaf {
+                    ids: Box::new([ZERO; FANOUT]),
+                    places: Box::new([None; FANOUT]),
+                }),
+            };
             leaf.ids[number] = *id;
             leaf.places[number] = *place;
         }
+        Ok(())
     }
 
     /// Notes blocks that could not be read.
-    pub fn mark_unreadable(&self, first: u64, count: u64) {
-        for block in first..first.saturating_add(count).min(self.blocks) {
-            self.record(block, &[(UNREADABLE, None)]);
-        }
+    pub fn mark_unreadable(&self, first: u64, count: u64) -> Result<()> {
+        let end = first.saturating_add(count).min(self.blocks);
+        (first..end).try_for_each(|block| self.record(block, &[(UNREADABLE, None)]))
     }
 
     /// Every block below `until` is recorded or zeros: writes the pages that are complete, and returns full packs.
@@ -191,66 +144,67 @@ impl ManifestWriter {
     /// The parent's pages that nothing will ask for again are evicted here.
     pub fn advance(&self, until: u64) -> Result<Vec<FinishedPack>> {
         let mut state = lock(&self.state);
-        let complete = if until >= self.blocks { u64::MAX } else { until / FANOUT as u64 };
-        let mut reached = until;
-        while let Some((index, leaf)) = state.leaves.first_key_value().filter(|(index, _)| **index < complete)
-        {
-            let index = *index;
-            let Some(places) = self.resolve(leaf)? else {
-                reached = index * FANOUT as u64;
-                break;
+        let until = if until >= self.blocks { u64::MAX } else { until };
+        let complete = state.complete.max(until / FANOUT as u64);
+        // Those that wait can only be resolved when one more pack has its name.
+        let named = lock(&self.claims).named();
+        let from = if named == state.named { state.complete } else { 0 };
+        let ready: Vec<u64> = state.leaves.range(from..complete).map(|(index, _)| *index).collect();
+        (state.complete, state.named) = (complete, named);
+        for index in ready {
+            let Some(places) = state.leaves.get(&index).map(|leaf| self.resolve(leaf)).transpose()?.flatten()
+            else {
+                continue;
             };
-            let Some(leaf) = state.leaves.remove(&index) else { break };
-            self.close_until(&mut state, index * FANOUT as u64)?;
+            let Some(leaf) = state.leaves.remove(&index) else { continue };
             self.write_node(&mut state, 0, index, &leaf.ids, Places::Leaf(places))?;
         }
-        self.close_until(&mut state, reached)?;
+        self.close_until(&mut state, until)?;
         if let Some(parent) = &self.parent {
-            parent.evict(reached);
+            parent.evict_but(until, |level, index| waits(&state.leaves, level, index));
         }
         Ok(std::mem::take(&mut state.done))
+    }
+
+    /// How many leaves are in memory.
+    pub fn leaves_held(&self) -> usize {
+        lock(&self.state).leaves.len()
     }
 
     /// The places of a leaf's blocks, or None while one lies in a pack without a name.
     fn resolve(&self, leaf: &Leaf) -> Result<Option<Box<[Option<Place>; FANOUT]>>> {
         let claims = lock(&self.claims);
+        let sought = |id: &Id, place: &Option<Place>| *id != ZERO && *id != UNREADABLE && place.is_none();
+        let mut found = leaf.ids.iter().zip(leaf.places.iter());
+        if found.any(|(id, place)| sought(id, place) && claims.waits(id)) {
+            return Ok(None);
+        }
         let mut places = leaf.places.clone();
         for (id, place) in leaf.ids.iter().zip(places.iter_mut()) {
-            if *id == ZERO || *id == UNREADABLE || place.is_some() {
-                continue;
+            if sought(id, place) {
+                let known = claims.place(id).or_else(|| self.index.find(id));
+                *place =
+                    Some(known.ok_or_else(|| Error::Usage("a recorded block that nobody stored".into()))?);
             }
-            *place = match claims.place(id) {
-                Some(place) => Some(place),
-                None if claims.knows(id) => return Ok(None),
-                None => Some(
-                    self.index
-                        .find(id)
-                        .ok_or_else(|| Error::Usage("a recorded block that nobody stored".into()))?,
-                ),
-            };
         }
         Ok(Some(places))
     }
 
-    /// Writes every open inner node that ends at or before that block.
+    /// Writes every open inner node that ends at or before that block and below which no leaf waits.
     fn close_until(&self, state: &mut State, block: u64) -> Result<()> {
+        // From the bottom up: what a node still lacks is then a leaf that waits, or lies past `block`.
         for level in 1..state.height {
-            let slot = usize::from(level) - 1;
-            let ended = state.open[slot]
-                .as_ref()
-                .is_some_and(|open| (open.index + 1).saturating_mul(span(level)) <= block);
-            if ended {
-                self.close(state, level)?;
+            let ended = |index: u64| {
+                (index + 1).saturating_mul(span(level)) <= block && !waits(&state.leaves, level, index)
+            };
+            let open = state.open.range((level, 0)..(level + 1, 0)).map(|((_, index), _)| *index);
+            let done: Vec<u64> = open.filter(|index| ended(*index)).collect();
+            for index in done {
+                let Some(open) = state.open.remove(&(level, index)) else { continue };
+                self.write_node(state, level, index, &open.ids, Places::Inner(open.children))?;
             }
         }
         Ok(())
-    }
-
-    fn close(&self, state: &mut State, level: u8) -> Result<()> {
-        match state.open[usize::from(level) - 1].take() {
-            Some(open) => self.write_node(state, level, open.index, &open.ids, Places::Inner(open.children)),
-            None => Ok(()),
-        }
     }
 
     /// Writes a node's two pages, or takes the parent's where they say the same, and enters them one level up.
@@ -283,15 +237,10 @@ impl ManifestWriter {
             state.root = Some((ids_root, places_root));
             return Ok(());
         }
-        let up = index / FANOUT as u64;
-        if state.open[usize::from(level)].as_ref().is_some_and(|open| open.index != up) {
-            self.close(state, level + 1)?;
-        }
-        let open = state.open[usize::from(level)].get_or_insert_with(|| Open {
-            index: up,
-            ids: Box::new([ZERO; FANOUT]),
-            children: Box::new([None; FANOUT]),
-        });
+        let open = state
+            .open
+            .entry((level + 1, index / FANOUT as u64))
+            .or_insert_with(|| Open { ids: Box::new([ZERO; FANOUT]), children: Box::new([None; FANOUT]) });
         let number = (index % FANOUT as u64) as usize;
         open.ids[number] = ids_root.0;
         open.children[number] =
@@ -359,15 +308,18 @@ impl ManifestWriter {
         if !state.leaves.is_empty() {
             return Err(Error::Usage("blocks are recorded whose pack is not finished".into()));
         }
-        for level in 1..state.height {
-            self.close(&mut state, level)?;
-        }
         self.finish_pack(&mut state)?;
         done.append(&mut state.done);
         let name = |root: Root| (root.0, rename(&root.1, &state.names));
         let roots = state.root.map(|(ids, places)| (name(ids), name(places)));
         Ok((Roots { height: state.height, ids: roots.map(|it| it.0), places: roots.map(|it| it.1) }, done))
     }
+}
+
+/// Whether a leaf of that node is still in memory.
+fn waits(leaves: &BTreeMap<u64, Leaf>, level: u8, index: u64) -> bool {
+    let width = span(level) / FANOUT as u64;
+    leaves.range(index * width..(index + 1) * width).next().is_some()
 }
 
 fn rename(place: &Place, names: &HashMap<Id, Id>) -> Place {

@@ -189,8 +189,8 @@ impl PyManifestWriter {
         Ok(Self { writer: Arc::new(writer), workers: workers.0.clone() })
     }
 
-    fn mark_unreadable(&self, first: u64, count: u64) {
-        self.writer.mark_unreadable(first, count);
+    fn mark_unreadable(&self, py: Python<'_>, first: u64, count: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.writer.mark_unreadable(first, count))?)
     }
 
     fn advance(&self, py: Python<'_>, until: u64) -> PyResult<Vec<PyPack>> {
