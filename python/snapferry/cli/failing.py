@@ -32,28 +32,46 @@ def report(invocation: Invocation, error: BaseException) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, StdoutClosed):
-        # What is still buffered has nowhere to go; without this the interpreter would complain about it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return CLOSED_PIPE
     error = root_of(error)
     code, message = exit_code(error), message_of(error)
-    with contextlib.suppress(OSError, ValueError, StdoutClosed):
+    try:
         if invocation.json_lines:
-            document = {"code": code, "message": message}
-            if isinstance(error, DamageError) and error.extents:
-                document["extents"] = [list(extent) for extent in error.extents]
-            if invocation.verbose:
-                document["traceback"] = "".join(traceback.format_exception(error))
-            invocation.emit("error", document)
-            invocation.flush()
-        elif isinstance(error, click.exceptions.NoArgsIsHelpError):
-            print(error.format_message(), file=sys.stderr)
+            _say_in_json(invocation, error, code, message)
         else:
-            _say_usage(error)
-            if invocation.verbose and not isinstance(error, click.ClickException):
-                traceback.print_exception(error)
+            _say(invocation, error, message)
+        sys.stdout.flush()
+    except (OSError, ValueError, StdoutClosed, SnapferryError):
+        _drop_output()
+        with contextlib.suppress(OSError, ValueError):
             print(f"snapferry: {message}", file=sys.stderr)
     return code
+
+
+def _say_in_json(invocation: Invocation, error: BaseException, code: int, message: str) -> None:
+    document: dict[str, object] = {"code": code, "message": message}
+    if isinstance(error, DamageError) and error.extents:
+        document["extents"] = [list(extent) for extent in error.extents]
+    if invocation.verbose:
+        document["traceback"] = "".join(traceback.format_exception(error))
+    invocation.emit("error", document)
+    invocation.flush()
+
+
+def _say(invocation: Invocation, error: BaseException, message: str) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        print(error.format_message(), file=sys.stderr)
+        return
+    _say_usage(error)
+    if invocation.verbose and not isinstance(error, click.ClickException):
+        traceback.print_exception(error)
+    print(f"snapferry: {message}", file=sys.stderr)
+
+
+def _drop_output() -> None:
+    """What is still buffered has nowhere to go; without this the interpreter would complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_usage(error: BaseException) -> None:

@@ -5,13 +5,14 @@ Data goes to standard output and everything else to standard error; with ``--jso
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from snapferry.config import Config
 
@@ -20,6 +21,19 @@ SCHEMA_VERSION = 1
 
 class StdoutClosed(Exception):
     """Whoever read our standard output went away."""
+
+
+@contextlib.contextmanager
+def to_stdout() -> Iterator[None]:
+    """Tells what writing to standard output raises apart from all other errors: ``StdoutClosed``, or one that names it."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise StdoutClosed from error
+    except OSError as error:
+        from snapferry.errors import SnapferryError
+
+        raise SnapferryError(f"standard output cannot be written: {error.strerror}") from error
 
 
 @dataclass
@@ -52,10 +66,8 @@ class Invocation:
 
     def write(self, text: str) -> None:
         """A line of data on standard output."""
-        try:
+        with to_stdout():
             sys.stdout.write(text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding) + "\n")
-        except BrokenPipeError as error:
-            raise StdoutClosed from error
 
     def result(self, text: str) -> None:
         """What a command that makes something says at its end; ``-q`` hides it."""
@@ -69,7 +81,5 @@ class Invocation:
 
     def flush(self) -> None:
         """Hands standard output over to the system, which is when a closed pipe shows."""
-        try:
+        with to_stdout():
             sys.stdout.flush()
-        except BrokenPipeError as error:
-            raise StdoutClosed from error

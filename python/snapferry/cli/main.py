@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -84,10 +85,22 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _open_standard_streams() -> None:
+    """A standard stream that the caller closed is given a file (of no use for data), lest the next one opened take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is this one, since those below are open.
+            os.open(os.devnull, (os.O_WRONLY, os.O_RDONLY, os.O_RDWR)[number])
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+
+
 def main() -> NoReturn:
     """The entry point ``snapferry``."""
     # What is imported stays until the end; collecting garbage among it takes a tenth of the start-up.
     gc.set_threshold(100_000)
+    _open_standard_streams()
     sys.exit(run(sys.argv[1:]))
 
 

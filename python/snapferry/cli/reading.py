@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from snapferry.cli.invocation import Invocation, StdoutClosed
+from snapferry.cli.invocation import Invocation, to_stdout
 from snapferry.cli.options import Range, common_options
 from snapferry.cli.running import run_async
 
@@ -57,8 +57,6 @@ def cat_command(invocation: Invocation, *, snapshot: str, extent: tuple[int, int
 
 def _write_all(output: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
-    try:
+    with to_stdout():
         while view:
             view = view[os.write(output, view) :]
-    except BrokenPipeError as error:
-        raise StdoutClosed from error

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +127,33 @@ def test_a_closed_pipe_under_a_command_is_quiet() -> None:
     done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=-1, text=True, env=environment, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def say(redirections: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """``config show`` of a real configuration, under a shell that redirects its streams."""
+    command = f'exec "$@" {redirections}'
+    arguments = [sys.executable, "-m", "snapferry.cli.main", "config", "show", *options]
+    return subprocess.run(["/bin/sh", "-c", command, "sh", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def _configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "snapferry.toml").write_text('[[destination]]\nname = "near"\nurl = "/srv"\n')
+    monkeypatch.setenv("SNAPFERRY_CONFIG", str(tmp_path / "snapferry.toml"))
+
+
+@pytest.mark.usefixtures("_configured")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("redirections", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written_is_an_error(redirections: str, options: list[str]) -> None:
+    done = say(redirections, *options)
+    assert done.returncode == 1
+    assert done.stderr.startswith("snapferry: standard output cannot be written: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("_configured")
+def test_other_closed_streams_do_no_harm() -> None:
+    done = say("<&- 2>&-")
+    assert (done.returncode, "destination.near.url" in done.stdout, done.stderr) == (0, True, "")
+    assert say("2>&-", "--nonsense").returncode == 2
