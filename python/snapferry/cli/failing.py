@@ -41,11 +41,13 @@ def report(invocation: Invocation, error: BaseException) -> int:
             _say_in_json(invocation, error, code, message)
         else:
             _say(invocation, error, message)
-        sys.stdout.flush()
     except (OSError, ValueError, StdoutClosed, SnapferryError):
-        _drop_output()
         with contextlib.suppress(OSError, ValueError):
             print(f"snapferry: {message}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _drop_output()
     return code
 
 
