@@ -1,0 +1,124 @@
+"""kill -9 of a real process, at every object it creates and in the middle; then the same command again."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import snapferry
+from snapferry.config import Config, DestinationConfig, new_config
+from snapferry.types import MiB
+from tests.support.lab import changed, volume
+
+EXPORTER = Path(__file__).with_name("exporter.py")
+
+
+def _local(config: Config, home: Path) -> Config:
+    repository = dataclasses.replace(
+        config.repository, cache_dir=home / "cache", state_dir=home / "state", catalog=f"sqlite:///{home}/catalog.sqlite"
+    )
+    return dataclasses.replace(config, repository=repository)
+
+
+@pytest.fixture
+async def config(tmp_path: Path) -> Config:
+    entries = [DestinationConfig(name, str(tmp_path / name)) for name in ("near", "far")]
+    return await snapferry.create_repository(_local(new_config(tmp_path / "snapferry.toml", entries, environment={}), tmp_path / "home"))
+
+
+def _export(config: Config, source: Path, when: str = "never", nth: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXPORTER), str(config.path), str(source), when, str(nth)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+async def _assert_restores_alone(config: Config, tmp_path: Path, contents: set[bytes], *, least: int = 0) -> None:
+    """On machines that know nothing but one place and the key, every snapshot there is one of ``contents``, bit-exact."""
+    for destination in config.destinations:
+        home = tmp_path / f"blank-{time.monotonic_ns()}"
+        blank = _local(new_config(home / "snapferry.toml", [destination], key_file=config.repository.key_file, environment={}), home)
+        async with snapferry.open_repository(blank) as repository:
+            listed = await repository.list()
+            assert len(listed) >= least
+            for item in listed:
+                async with repository.open_snapshot(item.snapshot.id) as reader:
+                    assert b"".join([bytes(piece) async for piece in reader.stream()]) in contents
+            assert (await repository.verify(read_data=100)).damage == ()
+        shutil.rmtree(home)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_killed_at_every_object(config: Config, tmp_path: Path) -> None:
+    source = tmp_path / "volume.img"
+    first = volume(1, blocks=10)
+    source.write_bytes(first)
+    assert _export(config, source).returncode == 0
+    second = changed(first, 2, [3, 7])
+    source.write_bytes(second)
+    for place in ("near", "far", "home"):
+        shutil.copytree(tmp_path / place, tmp_path / "start" / place)
+    for when in ("before", "after"):
+        for nth in range(1, 100):
+            for place in ("near", "far", "home"):
+                shutil.rmtree(tmp_path / place)
+                shutil.copytree(tmp_path / "start" / place, tmp_path / place)
+            died = _export(config, source, when, nth)
+            if died.returncode != -signal.SIGKILL:
+                assert died.returncode == 0, died.stderr
+                break
+            async with snapferry.open_repository(config) as repository:
+                await repository.list()
+            again = _export(config, source)
+            assert (again.returncode, again.stdout.split()[2]) == (0, "0"), (when, nth, again.stderr)
+            await _assert_restores_alone(config, tmp_path, {first, second}, least=2)
+        else:
+            pytest.fail("the export never ended")
+        assert nth > 8
+
+
+@pytest.mark.slow
+async def test_an_interrupted_export_sends_only_what_is_missing(config: Config, tmp_path: Path) -> None:
+    source = tmp_path / "volume.img"
+    data = random.Random(1).randbytes(160 * MiB)
+    source.write_bytes(data)
+    # One create for the session at each place, then packs at both: killed when about half of them are there.
+    assert _export(config, source, "after", 2 + 6).returncode == -signal.SIGKILL
+    there = min(sum(path.stat().st_size for path in (tmp_path / place / "packs").rglob("*") if path.is_file()) for place in ("near", "far"))
+    assert there >= 2 * 20 * MiB
+    again = _export(config, source)
+    assert again.returncode == 0, again.stderr
+    sent = int(again.stdout.split()[1]) // 2
+    assert sent <= len(data) - there + 70 * MiB
+    await _assert_restores_alone(config, tmp_path, {data}, least=1)
+
+
+@pytest.mark.slow
+async def test_a_killed_restore_goes_on(config: Config, tmp_path: Path) -> None:
+    source, target = tmp_path / "volume.img", tmp_path / "out.img"
+    data = random.Random(2).randbytes(64 * MiB)
+    source.write_bytes(data)
+    assert _export(config, source).returncode == 0
+    script = f"""
+import asyncio, snapferry
+async def main():
+    async with snapferry.open_repository({str(config.path)!r}) as repository:
+        await repository.restore("v", {str(target)!r})
+asyncio.run(main())
+"""
+    for blocks in (1, 20_000, 60_000):
+        process = subprocess.Popen([sys.executable, "-c", script])
+        while process.poll() is None and not (target.exists() and target.stat().st_blocks >= blocks):
+            time.sleep(0.0005)
+        process.kill()
+        process.wait()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == data
