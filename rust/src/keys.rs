@@ -162,6 +162,15 @@ impl Keyring {
         self.packs.lock().ok()?.get(pack).cloned()
     }
 
+    /// Forgets the key of a pack if it is still that one.
+    pub fn forget_pack(&self, pack: &Id, key: &PackKey) {
+        if let Ok(mut packs) = self.packs.lock() {
+            if packs.get(pack).is_some_and(|known| known.same(key)) {
+                packs.remove(pack);
+            }
+        }
+    }
+
     /// Remembers the key of a pack.
     pub fn remember_pack(&self, pack: Id, key: PackKey) {
         if let Ok(mut packs) = self.packs.lock() {

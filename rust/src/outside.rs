@@ -92,17 +92,28 @@ mod python {
             Ok(Self(buffer))
         }
 
-        /// The bytes, for writing.
-        pub fn bytes(&mut self) -> &mut [u8] {
-            if self.0.len_bytes() == 0 {
-                return &mut [];
+        /// How many bytes there are.
+        pub fn size(&self) -> usize {
+            self.0.len_bytes()
+        }
+
+        /// Copies `bytes` to the position `at`; nothing if they would reach past the end.
+        pub fn put(&self, at: usize, bytes: &[u8]) {
+            if at.checked_add(bytes.len()).is_none_or(|end| end > self.size()) {
+                return;
             }
-            // SAFETY: alive and in place as above; the caller hands the object to this call alone until it returns.
-            unsafe { std::slice::from_raw_parts_mut(self.0.buf_ptr().cast(), self.0.len_bytes()) }
+            // SAFETY: the range was just checked, and the memory is alive and in place as above. No reference to it is made,
+            // since several calls fill one object side by side: each writes other blocks, or the same bytes to the same
+            // place. `bytes` lies in memory of the core's own.
+            unsafe {
+                self.0.buf_ptr().cast::<u8>().add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            }
         }
     }
 
-    // SAFETY: as for SharedBytes; `bytes` takes `&mut self`, so one thread at a time writes.
+    // SAFETY: as for SharedBytes; it is written only through `put`, whose writers keep apart.
+    unsafe impl Sync for WritableBytes {}
+    // SAFETY: as above.
     unsafe impl Send for WritableBytes {}
 
     /// Fills a Python buffer view with `bytes`, which live as long as `owner` and never change.

@@ -14,7 +14,7 @@ use crate::index::Index;
 use crate::keys::Keyring;
 use crate::manifest::reader::coalesce;
 use crate::manifest::{Fetch, Manifest};
-use crate::pack::{HEADER, PackKey, Place, RecordKind, open_record};
+use crate::pack::{HEADER, Opened, Place, RecordKind, open_record};
 use crate::target::{read_full, write_all};
 use crate::workers::{Workers, lock};
 
@@ -31,7 +31,8 @@ struct Target {
 
 struct Record {
     id: Id,
-    place: Place,
+    /// None where the page of places is lost: the index may know one.
+    place: Option<Place>,
     targets: Vec<Target>,
 }
 
@@ -56,8 +57,7 @@ pub struct Plan {
     max_extent: u32,
     records: Vec<Record>,
     extents: Mutex<Vec<Extent>>,
-    /// Of the packs met here: the keyring keeps no more than so many, and other windows fill it too.
-    opened: Mutex<HashMap<Id, PackKey>>,
+    opened: Mutex<Opened>,
     zeros: Vec<Stretch>,
     unreadable: Vec<Stretch>,
     lost: Vec<Stretch>,
@@ -88,21 +88,21 @@ impl Plan {
         let end = end.min(manifest.blocks);
         let (mut zeros, mut unreadable, mut lost) = <(Stretches, Stretches, Stretches)>::default();
         let mut records: Vec<Record> = Vec::new();
-        let mut known: HashMap<(Place, Id), usize> = HashMap::new();
+        let mut known: HashMap<(Option<Place>, Id), usize> = HashMap::new();
         for (block, found) in (first..end).zip(manifest.range(first, end)?) {
             let offset = block * block_size as u64;
             let length = (size - offset).min(block_size as u64);
             match found {
                 Some((ZERO, _)) => zeros.add(offset, length),
                 Some((UNREADABLE, _)) => unreadable.add(offset, length),
-                Some((id, Some(place))) => {
+                Some((id, place)) => {
                     let number = *known.entry((place, id)).or_insert_with(|| {
                         records.push(Record { id, place, targets: Vec::new() });
                         records.len() - 1
                     });
                     records[number].targets.push(Target { block, done: AtomicBool::new(false) });
                 }
-                Some((_, None)) | None => lost.add(offset, length),
+                None => lost.add(offset, length),
             }
         }
         let plan = Self {
@@ -118,8 +118,9 @@ impl Plan {
             unreadable: unreadable.0,
             lost: lost.0,
         };
-        let all = plan.records.iter().enumerate().map(|(number, record)| (number, record.place)).collect();
-        *lock(&plan.extents) = plan.group(all);
+        let placed = plan.records.iter().enumerate();
+        let placed = placed.filter_map(|(number, record)| Some((number, record.place?))).collect();
+        *lock(&plan.extents) = plan.group(placed);
         Ok(plan)
     }
 
@@ -160,29 +161,14 @@ impl Plan {
             extents.iter().filter(|it| self.open(it)).map(|extent| extent.fetch.0).collect();
         packs.sort_unstable();
         packs.dedup();
-        packs.retain(|pack| self.key(pack).is_none());
+        let mut opened = lock(&self.opened);
+        packs.retain(|pack| opened.key(&self.keys, pack).is_none());
         packs.into_iter().map(|pack| (pack, 0, HEADER as u32)).collect()
     }
 
     /// Takes a pack's header; false if it is not good.
     pub fn learn(&self, pack: &Id, header: &[u8]) -> bool {
-        match PackKey::from_header(&self.keys, header) {
-            Ok(key) => {
-                lock(&self.opened).insert(*pack, key.clone());
-                self.keys.remember_pack(*pack, key);
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// The key of a pack, kept from the first time that it is asked for.
-    fn key(&self, pack: &Id) -> Option<PackKey> {
-        let mut opened = lock(&self.opened);
-        if !opened.contains_key(pack) {
-            opened.insert(*pack, self.keys.pack_key(pack)?);
-        }
-        opened.get(pack).cloned()
+        lock(&self.opened).learn(&self.keys, pack, header)
     }
 
     fn open(&self, extent: &Extent) -> bool {
@@ -218,7 +204,8 @@ impl Plan {
 
     /// The stretches whose records lie in one of those packs.
     pub fn extents_in(&self, packs: &HashSet<Id>) -> Vec<Stretch> {
-        let inside = self.records.iter().filter(|record| packs.contains(&record.place.pack));
+        let inside =
+            self.records.iter().filter(|it| it.place.is_some_and(|place| packs.contains(&place.pack)));
         self.joined(inside.flat_map(|record| &record.targets), &[])
     }
 
@@ -278,7 +265,7 @@ impl Plan {
             return Err(Error::Usage(format!("the plan has no extent {extent}")));
         };
         let open: Vec<_> = records.into_iter().filter(|(number, _)| !self.records[*number].done()).collect();
-        let Some(key) = self.key(&pack) else { return Ok(open.len()) };
+        let Some(key) = lock(&self.opened).key(&self.keys, &pack) else { return Ok(open.len()) };
         let failed = AtomicUsize::new(0);
         self.workers.run(|| {
             open.par_iter().with_max_len(1).try_for_each(|(number, place)| -> Result<()> {
@@ -302,7 +289,11 @@ impl Plan {
                 }
             })
         })?;
-        Ok(failed.into_inner())
+        let failed = failed.into_inner();
+        if failed < open.len() {
+            lock(&self.opened).prove(&pack, &key);
+        }
+        Ok(failed)
     }
 
     fn place_block(
@@ -335,25 +326,52 @@ impl Plan {
 
     /// Copies an extent's blocks into `out`, which begins at byte `out_offset`; returns how many records failed.
     pub fn copy(&self, extent: usize, data: &[u8], out: &mut [u8], out_offset: u64) -> Result<usize> {
-        let end = out_offset + out.len() as u64;
+        let length = out.len();
         let out = Mutex::new(out);
+        self.copy_to(extent, data, (out_offset, length), |at, bytes| {
+            lock(&out)[at..at + bytes.len()].copy_from_slice(bytes);
+        })
+    }
+
+    /// As `copy`, for memory that begins at byte `start` of the volume and is `length` bytes long: `put` is handed where in
+    /// it, and what, never past its end.
+    pub fn copy_to(
+        &self,
+        extent: usize,
+        data: &[u8],
+        (start, length): (u64, usize),
+        put: impl Fn(usize, &[u8]) + Sync,
+    ) -> Result<usize> {
+        let end = start.saturating_add(length as u64);
         self.deliver(extent, data, |offset, plain| {
-            let from = offset.max(out_offset);
+            let from = offset.max(start);
             let until = (offset + plain.len() as u64).min(end);
             if from < until {
-                let bytes = &plain[(from - offset) as usize..(until - offset) as usize];
-                lock(&out)[(from - out_offset) as usize..(until - out_offset) as usize]
-                    .copy_from_slice(bytes);
+                put((from - start) as usize, &plain[(from - offset) as usize..(until - offset) as usize]);
             }
             Ok(())
         })
     }
 
-    /// New extents, after the others, for what is not done and lies elsewhere too.
+    /// New extents, after the others, for what is not done and lies elsewhere too, or whose pack's header may be to blame.
     pub fn relocate(&self, index: &Index) -> Vec<(usize, Fetch)> {
-        let elsewhere = |record: &Record| index.find_where(&record.id, |place| *place != record.place);
-        let found = self.records.iter().enumerate().filter(|(_, record)| !record.done());
-        let found = found.filter_map(|(number, record)| Some((number, elsewhere(record)?))).collect();
+        let open: Vec<_> = self.records.iter().enumerate().filter(|(_, record)| !record.done()).collect();
+        let packs: HashSet<Id> = open.iter().filter_map(|(_, record)| Some(record.place?.pack)).collect();
+        let mut opened = lock(&self.opened);
+        let blamed: HashSet<Id> = packs
+            .into_iter()
+            .filter(|pack| {
+                let key = opened.key(&self.keys, pack);
+                key.is_some_and(|key| opened.refute(&self.keys, pack, &key))
+            })
+            .collect();
+        drop(opened);
+        let again = |record: &Record| record.place.filter(|place| blamed.contains(&place.pack));
+        let elsewhere = |record: &Record| index.find_where(&record.id, |place| Some(*place) != record.place);
+        let found = open.into_iter();
+        let found = found
+            .filter_map(|(number, record)| Some((number, elsewhere(record).or_else(|| again(record))?)))
+            .collect();
         let mut extents = lock(&self.extents);
         let first = extents.len();
         extents.extend(self.group(found));

@@ -9,7 +9,7 @@ use crate::block::ZERO;
 use crate::bytes::Id;
 use crate::error::{Result, damaged};
 use crate::keys::Keyring;
-use crate::pack::{HEADER, PackKey, Place, RecordKind, in_pack, open_record};
+use crate::pack::{HEADER, Opened, PackKey, Place, RecordKind, in_pack, open_record};
 use crate::workers::lock;
 
 /// Pages this near to each other are fetched in one read.
@@ -39,6 +39,7 @@ pub(super) struct State {
     /// What was asked for and has not come, by pack and offset.
     wanted: HashMap<Id, Asked>,
     headers: HashSet<Id>,
+    opened: Opened,
 }
 
 #[derive(Clone, Copy)]
@@ -48,9 +49,8 @@ struct Wanted {
     place: Place,
 }
 
-/// What was asked of one pack.
+/// What was asked of one pack, and the key that it is opened with.
 struct Asked {
-    /// Kept from the asking to the feeding: the keyring may forget it in between.
     key: Option<PackKey>,
     pages: Vec<Wanted>,
 }
@@ -170,7 +170,7 @@ impl Manifest {
         state.wanted.clear();
         state.headers.clear();
         for (pack, mut pages) in by_pack {
-            let key = self.keys.pack_key(&pack);
+            let key = state.opened.key(&self.keys, &pack);
             if key.is_none() {
                 state.headers.insert(pack);
                 out.push((pack, 0, HEADER as u32));
@@ -192,13 +192,7 @@ impl Manifest {
     pub fn feed(&self, pack: &Id, offset: u32, data: &[u8]) -> usize {
         let mut state = lock(&self.state);
         if offset == 0 && state.headers.contains(pack) {
-            return match PackKey::from_header(&self.keys, data) {
-                Ok(key) => {
-                    self.keys.remember_pack(*pack, key);
-                    0
-                }
-                Err(_) => 1,
-            };
+            return usize::from(!state.opened.learn(&self.keys, pack, data));
         }
         let Some(key) = state.wanted.get(pack).and_then(|asked| asked.key.clone()) else { return 1 };
         let wanted = within(&state, pack, offset, data.len() as u64);
@@ -206,8 +200,9 @@ impl Manifest {
         for want in wanted {
             let from = (want.place.offset - offset) as usize;
             let bytes = &data[from..from + want.place.length as usize];
-            if self.take(&mut state, &key, want, bytes).is_err() {
-                failed += 1;
+            match self.take(&mut state, &key, want, bytes) {
+                Ok(()) => state.opened.prove(pack, &key),
+                Err(_) => failed += 1,
             }
         }
         failed
@@ -232,10 +227,16 @@ impl Manifest {
         Ok(())
     }
 
-    /// Nobody has that range in good order: what was asked for in it is lost.
+    /// Nobody has that range in good order: what was asked for in it is lost, unless the pack's header may be to blame.
     pub fn give_up(&self, pack: &Id, offset: u32, length: u32) {
         let mut state = lock(&self.state);
         let whole_pack = offset == 0 && state.headers.contains(pack);
+        let key = state.wanted.get(pack).and_then(|asked| asked.key.clone());
+        match key {
+            Some(key) if state.opened.refute(&self.keys, pack, &key) => return,
+            Some(_) => {}
+            None => state.opened.reinstate(pack),
+        }
         let (offset, length) = if whole_pack { (0, u64::MAX) } else { (offset, u64::from(length)) };
         for want in within(&state, pack, offset, length) {
             let known = match want.page.kind {

@@ -21,9 +21,11 @@
 //! keyed hash of the whole header under the secret; record key = keyed hash of the record's header under the pack key.
 
 mod builder;
+mod opened;
 mod reader;
 
 pub use builder::{FinishedPack, NewRecord, PackBuilder};
+pub use opened::Opened;
 pub use reader::{Entry, Tail, check_pack, open_record, read_tail};
 
 use crate::bytes::{Id, Reader, hex, magic};
@@ -161,6 +163,11 @@ impl PackKey {
             return damaged("the pack's header was altered, or made with another key");
         }
         Ok(Self { suite, key: subkey(&secret, &[b"records", header]), kind })
+    }
+
+    /// Whether it is the key of the same pack.
+    pub fn same(&self, other: &PackKey) -> bool {
+        blake3::Hash::from_bytes(*self.key) == *other.key
     }
 
     fn record_key(&self, header: &[u8]) -> Key {

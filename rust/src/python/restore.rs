@@ -156,8 +156,9 @@ impl PyPlan {
         out: &Bound<'_, PyAny>,
         out_offset: u64,
     ) -> PyResult<usize> {
-        let (data, mut out) = (SharedBytes::get(data)?, WritableBytes::get(out)?);
-        Ok(py.detach(|| self.0.copy(extent, data.bytes(), out.bytes(), out_offset))?)
+        let (data, out) = (SharedBytes::get(data)?, WritableBytes::get(out)?);
+        let window = (out_offset, out.size());
+        Ok(py.detach(|| self.0.copy_to(extent, data.bytes(), window, |at, bytes| out.put(at, bytes)))?)
     }
 
     fn relocate<'py>(&self, py: Python<'py>, index: &PyIndex) -> Vec<(usize, PyFetch<'py>)> {

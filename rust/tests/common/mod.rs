@@ -1,5 +1,7 @@
 //! A volume exported and brought back with everything in memory: what a repository does, without any destination.
 
+#![allow(dead_code)] // Each file of tests uses its own part of it.
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
