@@ -1,5 +1,6 @@
 //! Where a block lies, by the first 16 bytes of its keyed id: mapped sorted segments, and what was added in memory.
 
+mod filter;
 pub mod segment;
 
 use std::collections::{HashMap, HashSet};
@@ -8,6 +9,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use segment::{Prefix, Segment, build, prefix};
 
+use self::filter::Filter;
 use crate::bytes::Id;
 use crate::error::Result;
 use crate::outside::Mapped;
@@ -47,9 +49,30 @@ struct Loaded {
 #[derive(Default)]
 struct Inner {
     segments: Vec<Loaded>,
+    /// Where each segment stands, by its checksum.
+    numbers: HashMap<Id, usize>,
+    filter: Filter,
     usable: HashSet<Id>,
     added: Vec<IndexedPack>,
     found: HashMap<Prefix, Place>,
+}
+
+impl Inner {
+    /// Takes the newest segment into the filter; all of them anew where it has no room, which is seldom.
+    fn sift(&mut self) {
+        let Some(newest) = self.segments.last() else { return };
+        let fresh = !self.filter.has_room(newest.segment.entries);
+        if fresh {
+            let all = self.segments.iter().map(|it| it.segment.entries).sum();
+            self.filter = Filter::with_room(all);
+        }
+        let from = if fresh { 0 } else { self.segments.len() - 1 };
+        for loaded in &self.segments[from..] {
+            for prefix in loaded.segment.prefixes(loaded.bytes.get()) {
+                self.filter.add(&prefix);
+            }
+        }
+    }
 }
 
 /// The index of a repository, as far as this machine knows it.
@@ -83,10 +106,14 @@ impl Index {
         let mut inner = self.write();
         let usable = segment.packs(bytes.get()).map(|(id, _)| inner.usable.contains(&id)).collect();
         let loaded = Loaded { bytes, segment, usable };
-        match inner.segments.iter().position(|other| other.segment.checksum == loaded.segment.checksum) {
-            Some(at) => inner.segments[at] = loaded,
-            None => inner.segments.push(loaded),
+        let inner = &mut *inner;
+        if let Some(at) = inner.numbers.get(&loaded.segment.checksum) {
+            inner.segments[*at] = loaded;
+            return Ok(());
         }
+        inner.numbers.insert(loaded.segment.checksum, inner.segments.len());
+        inner.segments.push(loaded);
+        inner.sift();
         Ok(())
     }
 
@@ -138,7 +165,8 @@ impl Index {
         let wanted = prefix(id);
         let inner = self.read();
         // The newest segments first: what was stored last is likeliest to be there still.
-        let in_segments = inner.segments.iter().rev().find_map(|loaded| {
+        let segments = if inner.filter.may_hold(&wanted) { inner.segments.as_slice() } else { &[] };
+        let in_segments = segments.iter().rev().find_map(|loaded| {
             loaded.segment.find(loaded.bytes.get(), &wanted, |ordinal, place| {
                 loaded.usable.get(ordinal).copied().unwrap_or(false) && accept(place)
             })

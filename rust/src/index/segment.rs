@@ -154,6 +154,15 @@ impl Segment {
         })
     }
 
+    /// The prefixes of its entries.
+    pub fn prefixes<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Prefix> + use<'a> {
+        bytes[self.entries_at..self.entries_at + self.entries * ENTRY].chunks_exact(ENTRY).map(|entry| {
+            let mut out = [0; 16];
+            out.copy_from_slice(&entry[..16]);
+            out
+        })
+    }
+
     /// How many entries come before that value of the leading bits.
     fn before(&self, bytes: &[u8], value: usize) -> usize {
         let at = self.fanout_at + value * 8;
