@@ -15,6 +15,7 @@ use super::restore::PyManifest;
 use super::{PyFetch, PyRoots, fetch, roots_out, split_ids};
 use crate::bytes::Id;
 use crate::codec::{Codec, Encoder};
+use crate::error::Error;
 use crate::index::{Index, IndexedPack};
 use crate::manifest::ManifestWriter;
 use crate::outside::{SharedBytes, export};
@@ -128,14 +129,16 @@ impl PyIndex {
     }
 
     fn packs<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, u64)> {
-        self.0.packs().into_iter().map(|(id, size)| (PyBytes::new(py, &id), size)).collect()
+        py.detach(|| self.0.packs()).into_iter().map(|(id, size)| (PyBytes::new(py, &id), size)).collect()
     }
 
-    fn declare_usable(&self, packs: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn declare_usable(&self, py: Python<'_>, packs: &Bound<'_, PyAny>) -> PyResult<()> {
         let packs = SharedBytes::get(packs)?;
-        let ids: HashSet<Id> = split_ids(packs.bytes())?.collect();
-        self.0.declare_usable(ids);
-        Ok(())
+        Ok(py.detach(|| {
+            let ids: HashSet<Id> = split_ids(packs.bytes())?.collect();
+            self.0.declare_usable(ids);
+            Ok::<_, Error>(())
+        })?)
     }
 
     fn is_usable(&self, pack: Id) -> bool {
@@ -143,7 +146,7 @@ impl PyIndex {
     }
 
     fn added(&self, py: Python<'_>, keyring: &PyKeyring) -> PyResult<Option<PySegment>> {
-        let added = self.0.added();
+        let added = py.detach(|| self.0.added());
         if added.is_empty() {
             return Ok(None);
         }
@@ -241,12 +244,13 @@ impl PyPacker {
     }
 
     #[getter]
-    fn room(&self) -> usize {
-        self.packer.room()
+    fn room(&self, py: Python<'_>) -> usize {
+        // A call that seals holds the lock for as long as it takes: nobody waits for it with the GIL.
+        py.detach(|| self.packer.room())
     }
 
-    fn provide(&self, capacity: usize) -> PyResult<()> {
-        Ok(self.packer.provide(capacity)?)
+    fn provide(&self, py: Python<'_>, capacity: usize) -> PyResult<()> {
+        Ok(py.detach(|| self.packer.provide(capacity))?)
     }
 
     fn process(&self, py: Python<'_>, first: u64, data: &Bound<'_, PyAny>) -> PyResult<Vec<PyPack>> {

@@ -32,7 +32,7 @@ impl PyManifest {
 
     #[pyo3(signature = (first, end, places=true))]
     fn missing<'py>(&self, py: Python<'py>, first: u64, end: u64, places: bool) -> Vec<PyFetch<'py>> {
-        fetches(py, self.0.missing(first, end, places))
+        fetches(py, py.detach(|| self.0.missing(first, end, places)))
     }
 
     fn feed(&self, py: Python<'_>, pack: Id, offset: u32, data: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -40,28 +40,28 @@ impl PyManifest {
         Ok(py.detach(|| self.0.feed(&pack, offset, data.bytes())))
     }
 
-    fn give_up(&self, pack: Id, offset: u32, length: u32) {
-        self.0.give_up(&pack, offset, length);
+    fn give_up(&self, py: Python<'_>, pack: Id, offset: u32, length: u32) {
+        py.detach(|| self.0.give_up(&pack, offset, length));
     }
 
-    fn lost(&self, first: u64, end: u64) -> Vec<(u64, u64)> {
-        self.0.lost(first, end)
+    fn lost(&self, py: Python<'_>, first: u64, end: u64) -> Vec<(u64, u64)> {
+        py.detach(|| self.0.lost(first, end))
     }
 
-    fn evict(&self, until: u64) {
-        self.0.evict(until);
+    fn evict(&self, py: Python<'_>, until: u64) {
+        py.detach(|| self.0.evict(until));
     }
 
-    fn next_data(&self, first: u64) -> u64 {
-        self.0.next_data(first)
+    fn next_data(&self, py: Python<'_>, first: u64) -> u64 {
+        py.detach(|| self.0.next_data(first))
     }
 
     fn ids<'py>(&self, py: Python<'py>, first: u64, end: u64) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, self.0.ids(first, end)?.as_flattened()))
+        Ok(PyBytes::new(py, py.detach(|| self.0.ids(first, end))?.as_flattened()))
     }
 
     fn packs<'py>(&self, py: Python<'py>, first: u64, end: u64) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.0.packs(first, end).as_flattened())
+        PyBytes::new(py, py.detach(|| self.0.packs(first, end)).as_flattened())
     }
 }
 
