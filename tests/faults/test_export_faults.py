@@ -252,7 +252,7 @@ async def test_a_slow_destination_holds_up_nobody_beyond_the_budget(make_lab: Ma
     data = volume(5, blocks=100)
     async with lab.repository() as repository:
         task = asyncio.create_task(repository.export(MemorySource(data), volume="v", block_size=BLOCK))
-        while not lab.packs("near"):
+        while not lab.packs("near") and not task.done():
             await asyncio.sleep(0.001)
         assert not lab.packs("far")
         released.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from snapferry.destination import Destination
 from snapferry.engine.membership import Membership
@@ -23,7 +24,6 @@ from snapferry.types import (
     DEFAULT_BLOCK_SIZE,
     MAX_BLOCK_SIZE,
     MIN_BLOCK_SIZE,
-    Damage,
     ExportResult,
     ProgressCallback,
     Roots,
@@ -82,7 +82,7 @@ class Exporting:
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache,
                 session_id=draft.id, volume=volume, parent=compared, reference=reference.snapshot if reference else None,
-                holders=reference.destinations if reference else (), dry_run=self._dry_run,
+                holders=reference.destinations if reference else (), known_bad=await self._memory.bad_packs(), dry_run=self._dry_run,
             )  # fmt: skip
             self._failures.update(prepared.failures)
             damage += prepared.damage
@@ -163,8 +163,6 @@ class Exporting:
         )
 
     def _with_parent(self, draft: Snapshot, prepared: Prepared) -> Snapshot:
-        from dataclasses import replace
-
         return replace(draft, parent=prepared.parent.id if prepared.parent else None)
 
 
@@ -180,6 +178,3 @@ def check_block_size(block_size: int | None) -> None:
     """``ConfigurationError`` if blocks may not be of that size."""
     if block_size is not None and (not MIN_BLOCK_SIZE <= block_size <= MAX_BLOCK_SIZE or block_size & (block_size - 1)):
         raise ConfigurationError(f"a block size of {block_size} bytes is not offered: a power of two from 64 KiB to 4 MiB")
-
-
-__all__ = ["Damage", "Exporting", "check_block_size", "check_volume"]

@@ -104,6 +104,15 @@ class Memory:
         recorded = await self._call(lambda catalog: catalog.damage(self._repository), nothing)
         return [Damage(by_id[item.destination], item.object, item.reason) for item in recorded if item.destination in by_id]
 
+    async def bad_packs(self) -> dict[str, set[bytes]]:
+        """Packs known to be broken, by the destinations' names of today."""
+        bad: dict[str, set[bytes]] = {}
+        for item in await self.damage():
+            pack = names.parse_pack(item.object)
+            if pack is not None:
+                bad.setdefault(item.destination, set()).add(pack)
+        return bad
+
     async def rebuild(self) -> None:
         """Empties the catalog of all that the destinations can tell again."""
         from snapferry.catalog import Catalog

@@ -191,7 +191,7 @@ class Export:
         )  # fmt: skip
         sizing = export_sizing(tools.budget.total, self._block_size, tools.workers.threads)
         room = Room(packer, tools.budget, sizing)
-        segments = SegmentWriter(packer, self._cache, fanout, tools.threads, seconds=plan.segment_seconds)
+        segments = SegmentWriter(packer, index, self._cache, fanout, tools.threads, seconds=plan.segment_seconds)
         reader = Reader(
             self._source, self._size, self._block_size, packer, writer, tools, sizing,
             room=None if plan.dry_run else room, parent=parent, skip_unreadable=plan.skip_unreadable,
@@ -261,7 +261,12 @@ class Export:
     async def _send(self, fanout: FanOut, pack: _core.Pack, done: Callable[[], object]) -> None:
         key = names.pack(pack.id)
         self._counts.sent.add(pack.id)
-        await fanout.send(key, pack, len(pack), done)
+
+        def forget() -> None:
+            fanout.forget((key,))
+            done()
+
+        await fanout.send(key, pack, len(pack), forget)
 
     async def _advance(self, fanout: FanOut, writer: _core.ManifestWriter, reader: Reader) -> None:
         if reader.watermark - self._advanced >= ADVANCE and not self._advancing.locked():
@@ -355,7 +360,10 @@ class Export:
 
     def _result(self, snapshot: Snapshot, acknowledged: tuple[str, ...], begun: float) -> ExportResult:
         counts = self._counts
-        sent = {name: count + counts.copied.get(name, 0) for name, count in self._fanout.bytes_sent.items()}
+        sent = {
+            name: count + counts.copied.get(name, 0) + self._prepared.sessions[name].bytes_sent
+            for name, count in self._fanout.bytes_sent.items()
+        }
         behind = () if self._plan.dry_run else tuple(name for name in self._order if name not in acknowledged)
         return ExportResult(
             snapshot=snapshot,

@@ -55,6 +55,7 @@ async def prepare(
     parent: Snapshot | None,
     reference: Snapshot | None,
     holders: tuple[str, ...],
+    known_bad: Mapping[str, set[bytes]] | None = None,
     dry_run: bool = False,
 ) -> Prepared:
     """Begins sessions at all ``destinations`` and loads what an export builds on; a dry run begins none.
@@ -62,6 +63,7 @@ async def prepare(
     Arguments:
         parent: the snapshot to compare with, if any.
         reference: the volume's latest, and ``holders``: the destinations that list its commit.
+        known_bad: by destination, packs that were found broken there.
     """
     pinned = parent or reference
     failures: dict[str, SnapferryError] = {}
@@ -79,9 +81,11 @@ async def prepare(
     for name, error in presence.failures.items():
         failures[name] = error
         del taking_part[name]
+    presence.drop(known_bad or {})
     loaded = await cache.load(taking_part, presence)
     damage = list(loaded.damage)
-    for name, pack, size in presence.drop_misfits(dict(loaded.index.packs())):
+    sizes = dict(loaded.index.packs())
+    for name, pack, size in presence.drop_misfits(sizes):
         damage.append(Damage(name, names.pack(pack), f"{size} bytes long, which is not the length that the index knows"))
     up_to_date = tuple(name for name in taking_part if _holds(name, pinned, reference, holders, begun, dry_run=dry_run))
     if not up_to_date:
@@ -89,7 +93,8 @@ async def prepare(
         parent = reference = None
         up_to_date = tuple(taking_part)
     collecting = any(begun[name].collecting for name in up_to_date if name in begun)
-    usable = set() if collecting else presence.everywhere(up_to_date)
+    # A pack that neither a segment nor its own tail describes is torn.
+    usable = set() if collecting else presence.everywhere(up_to_date) & sizes.keys()
     loaded.index.declare_usable(b"".join(usable))
     return Prepared(
         taking_part,

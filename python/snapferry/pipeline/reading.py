@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from snapferry import _core
 from snapferry.errors import SourceReadError
 from snapferry.pipeline.buffers import BufferPool
-from snapferry.pipeline.extents import block_count, block_runs
+from snapferry.pipeline.extents import block_count, block_runs, total
 from snapferry.pipeline.pages import PageLoader
 from snapferry.pipeline.room import Room
 from snapferry.pipeline.sizing import ExportSizing, room_needed
@@ -123,7 +123,9 @@ class Reader:
         except SourceReadError:
             if not self._skip_unreadable:
                 raise
-            return await self._tools.threads.run(self._salvage, first, count, data)
+            packs, unreadable = await self._tools.threads.run(self._salvage, first, count, data)
+            self.unreadable += unreadable
+            self.bytes_read -= total(unreadable)
         self.bytes_read += len(data)
         return packs
 
@@ -131,9 +133,10 @@ class Reader:
         self._source.read_into(first * self._block_size, data)
         return self._packer.process(first, data)
 
-    def _salvage(self, first: int, count: int, data: memoryview) -> list[_core.Pack]:
-        """Block by block: those that cannot be read are recorded as unreadable, never as zeros."""
+    def _salvage(self, first: int, count: int, data: memoryview) -> tuple[list[_core.Pack], list[tuple[int, int]]]:
+        """Block by block: those that cannot be read are recorded as unreadable, never as zeros. Returns (packs, unreadable extents)."""
         packs: list[_core.Pack] = []
+        unreadable: list[tuple[int, int]] = []
         good_from = 0
         for number in range(count):
             low = number * self._block_size
@@ -144,10 +147,8 @@ class Reader:
                 packs += self._process(first, data, good_from, low)
                 good_from = low + self._block_size
                 self._writer.mark_unreadable(first + number, 1)
-                self.unreadable.append((first * self._block_size + low, len(block)))
-            else:
-                self.bytes_read += len(block)
-        return packs + self._process(first, data, good_from, len(data))
+                unreadable.append((first * self._block_size + low, len(block)))
+        return packs + self._process(first, data, good_from, len(data)), unreadable
 
     def _process(self, first: int, data: memoryview, low: int, high: int) -> list[_core.Pack]:
         return self._packer.process(first + low // self._block_size, data[low:high]) if low < high else []

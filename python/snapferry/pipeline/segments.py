@@ -22,8 +22,18 @@ class SegmentWriter:
         seconds: the longest a pack waits for its segment.
     """
 
-    def __init__(self, packer: _core.Packer, cache: IndexCache, fanout: FanOut, threads: Threads, *, seconds: float = SECONDS) -> None:
+    def __init__(
+        self,
+        packer: _core.Packer,
+        index: _core.Index,
+        cache: IndexCache,
+        fanout: FanOut,
+        threads: Threads,
+        *,
+        seconds: float = SECONDS,
+    ) -> None:
         self._packer = packer
+        self._index = index
         self._cache = cache
         self._fanout = fanout
         self._threads = threads
@@ -66,7 +76,8 @@ class SegmentWriter:
             self._many.clear()
         segment = await self._threads.run(self._packer.segment, packs)
         if segment is not None:
-            await self._cache.store(segment)
+            # Mapped from the cache from now on, instead of held in memory.
+            await self._threads.run(self._index.add_segment, str(await self._cache.store(segment)))
             await self._fanout.send(names.segment(segment.id), segment.data, len(segment.data), _nothing)
 
 

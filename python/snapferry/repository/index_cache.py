@@ -68,9 +68,10 @@ class IndexCache:
         await self._add_tails(loaded, replicas, presence)
         return loaded
 
-    async def store(self, segment: _core.Segment) -> None:
-        """Keeps a segment that was just made, and maps it the next time."""
+    async def store(self, segment: _core.Segment) -> Path:
+        """Keeps a segment that was just made; returns where."""
         await self._threads.run(self._write, segment.id, segment.plain)
+        return self._directory / segment.id
 
     async def packs_named(self, segments: Iterable[str]) -> set[bytes]:
         """The packs that these segments name; segments that are not cached name none."""

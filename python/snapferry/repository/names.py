@@ -17,6 +17,7 @@ INDEX = "index/"
 SESSIONS = "sessions/"
 SNAPSHOTS = "snapshots/"
 FORGOTTEN = "forgotten/"
+DAMAGED = "damaged/"
 COLLECT = "collect/"
 
 END = "end"
@@ -93,6 +94,12 @@ def parse_snapshot(key: str) -> str | None:
 def parse_forgotten(key: str) -> str | None:
     """The id of the snapshot that was let go, or None."""
     return _suffix(key, FORGOTTEN, _HEX32)
+
+
+def parse_damaged(key: str) -> bytes | None:
+    """The id of the pack whose copy there is bad, or None."""
+    digits = _suffix(key, DAMAGED, _HEX64)
+    return bytes.fromhex(digits) if digits else None
 
 
 def parse_session(key: str) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from snapferry.repository.gathering import together
 
 @dataclass(slots=True)
 class Presence:
-    """The packs that each destination lists.
+    """The packs that each destination lists, but for those that a note there says are bad.
 
     Attributes:
         packs: by destination, pack id (32 bytes) to the size in bytes that it lists.
@@ -34,6 +34,12 @@ class Presence:
         for other in sets[1:]:
             common &= other
         return common
+
+    def drop(self, known_bad: Mapping[str, set[bytes]]) -> None:
+        """Forgets packs that are known to be bad, by destination."""
+        for name, packs in known_bad.items():
+            for pack in packs:
+                self.packs.get(name, {}).pop(pack, None)
 
     def drop_misfits(self, sizes: Mapping[bytes, int]) -> list[tuple[str, bytes, int]]:
         """Forgets packs listed with another size than the index knows: torn copies. Returns (destination, pack, size listed) of each."""
@@ -64,6 +70,8 @@ async def _packs(destination: Destination) -> dict[bytes, int] | DestinationErro
             pack = names.parse_pack(info.key)
             if pack is not None:
                 packs[pack] = info.size
+        async for info in destination.list(names.DAMAGED):
+            packs.pop(names.parse_damaged(info.key) or b"", None)
     except DestinationError as error:
         return error
     return packs

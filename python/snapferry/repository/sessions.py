@@ -47,6 +47,9 @@ class Session:
         session_id: 32 hex digits; the snapshot's id.
         volume: the volume's name.
         parent: the snapshot to build on, pinned here if it is there.
+
+    Attributes:
+        bytes_sent: of the objects it created.
     """
 
     def __init__(self, keyring: _core.Keyring, destination: Destination, session_id: str, volume: str, parent: Snapshot | None) -> None:
@@ -57,6 +60,7 @@ class Session:
         self._parent = parent
         self._beat = 0
         self._collection = 0
+        self.bytes_sent = 0
 
     async def begin(self) -> Begun:
         """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order."""
@@ -94,9 +98,10 @@ class Session:
         """
         described = objects.EndObject(self._id, outcome, objects.now(), None if commit is None else objects.pack_commit(commit))  # type: ignore[arg-type]
         key = names.session_end(self._id)
-        await _create_or_fenced(self._destination, key, self._keyring.seal("end", key, objects.encode(described)))
+        await self._create(key, self._keyring.seal("end", key, objects.encode(described)))
         if commit is not None:
             await create_checked(self._destination, names.snapshot(self._id), commit)
+            self.bytes_sent += len(commit)
 
     async def _create_beat(self) -> None:
         parent = self._parent
@@ -112,7 +117,11 @@ class Session:
             collection=self._collection,
         )
         key = names.beat(self._id, self._beat)
-        await _create_or_fenced(self._destination, key, self._keyring.seal("session", key, objects.encode(described)))
+        await self._create(key, self._keyring.seal("session", key, objects.encode(described)))
+
+    async def _create(self, key: str, data: bytes) -> None:
+        await _create_or_fenced(self._destination, key, data)
+        self.bytes_sent += len(data)
 
     async def _parent_there(self) -> bool:
         if self._parent is None:
