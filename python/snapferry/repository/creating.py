@@ -93,7 +93,7 @@ async def _own_keys(destination: Destination, secret: bytes) -> _core.Keyring | 
             strange.append(f"{info.key}: {error}")
     if strange:
         raise SnapferryError(
-            f"{destination.name}: {destination.url} holds key slots that this key does not open ({'; '.join(strange)}); choose an empty place"
+            f"{destination.name}: there is a repository already at {destination.url}, or a part of one, with key slots that this key does not open ({'; '.join(strange)}); choose an empty place"
         )
     return None
 

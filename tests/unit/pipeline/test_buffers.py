@@ -1,0 +1,82 @@
+"""The pool of read buffers, and the replica choice with what comes after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from snapferry.destination.memory import MemoryDestination
+from snapferry.errors import DestinationUnreachable, ObjectDamaged
+from snapferry.pipeline.buffers import BufferPool
+from snapferry.pipeline.fetching import Attempts, Fetcher, NoReplica
+from snapferry.repository import names
+from snapferry.testing.faults import FailsNth
+from snapferry.transport import ByteBudget, ReplicaBoard
+
+PACK = b"p" * 32
+
+
+async def test_buffers_are_used_again_and_given_back() -> None:
+    budget = ByteBudget(100 << 10)
+    async with BufferPool(budget, 32 << 10, 2) as pool:
+        one = await pool.acquire()
+        one[:5] = b"hello"
+        pool.release(one)
+        again = await pool.acquire()
+        assert again is one
+        other = await pool.acquire()
+        assert budget.available == 36 << 10
+        waiting = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        pool.release(other)
+        assert await waiting is other
+    assert budget.available == budget.total
+
+
+async def test_a_cancelled_wait_for_the_budget_loses_nothing() -> None:
+    budget = ByteBudget(64 << 10)
+    await budget.acquire(60 << 10)
+    async with BufferPool(budget, 32 << 10, 1) as pool:
+        waiting = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        budget.release(60 << 10)
+        pool.release(await pool.acquire())
+    assert budget.available == budget.total
+
+
+def _fetcher(**stores: dict[str, bytes]) -> Fetcher:
+    return Fetcher({name: MemoryDestination(name, store) for name, store in stores.items()}, ReplicaBoard(stores))
+
+
+async def test_the_next_replica_is_asked_and_none_twice() -> None:
+    good = {names.pack(PACK): b"0123456789"}
+    fetcher = _fetcher(a={}, b={names.pack(PACK): b"012"}, c=good)
+    attempts = Attempts(PACK)
+    buffer = memoryview(bytearray(4))
+    assert await fetcher.read(attempts, 2, buffer) == "c"
+    assert bytes(buffer) == b"2345"
+    fetcher.reject(attempts, "c", ObjectDamaged("altered", "c"))
+    with pytest.raises(NoReplica) as caught:
+        await fetcher.read(attempts, 2, buffer)
+    assert caught.value.answered
+    assert set(caught.value.failures) <= {"a", "b", "c"}
+    assert fetcher.fetched["c"] == 4
+
+
+async def test_unreachable_and_unreadable_are_told_apart() -> None:
+    store = {names.pack(PACK): b"0123456789", "config": b"there"}
+    board = ReplicaBoard(["a"])
+    down = FailsNth(MemoryDestination("a", store), "any", 1, lambda: DestinationUnreachable("down"), times=99)
+    with pytest.raises(NoReplica) as caught:
+        await Fetcher({"a": down}, board).read(Attempts(PACK), 0, memoryview(bytearray(4)))
+    assert not caught.value.answered
+    bad_sector = FailsNth(MemoryDestination("a", store), "read_into", 1, lambda: DestinationUnreachable("Input/output error"), times=99)
+    fetcher = Fetcher({"a": bad_sector}, board)
+    with pytest.raises(NoReplica) as caught:
+        await fetcher.read(Attempts(PACK), 0, memoryview(bytearray(4)))
+    assert caught.value.answered
+    assert [damage.object for damage in fetcher.damage] == [names.pack(PACK)]
