@@ -16,15 +16,16 @@ VERSIONS = sorted(path.parent for path in Path(__file__).parent.glob("v*/store")
 
 
 @pytest.fixture(params=VERSIONS, ids=lambda path: path.name)
-async def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
+async def machine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A blank machine with a copy of a golden repository within reach."""
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
     golden = tmp_path / "golden"
     shutil.copytree(request.param, golden)
     key = golden / "snapferry.key"
     os.chmod(key, 0o600)
-    places = {name: str(tmp_path / name) for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")}
     store = parse_destination(f"store={golden / 'store'}")
-    return await snapferry.connect(new_config(tmp_path / "snapferry.toml", [store], key_file=key, environment=places))
+    return await snapferry.connect(new_config(tmp_path / "snapferry.toml", [store], key_file=key))
 
 
 def test_there_is_one_of_the_present_format() -> None:
