@@ -76,9 +76,10 @@ class Exporting:
             compared = self._parent(listing, volume, parent, reference.snapshot if reference else None)
             draft = self._draft(source, volume, block_size, tags, compared, reference.snapshot if reference else None)
             engine = membership.config.engine
-            export_sizing(
-                membership.tools.budget.total, draft.block_size, engine.threads
-            )  # Refuses a budget too small before anything is begun.
+            sizing = export_sizing(membership.tools.budget.total, draft.block_size, engine.threads)
+            # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
+            await membership.tools.admission.acquire(sizing.held)
+            stack.callback(membership.tools.admission.release, sizing.held)
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache,
                 session_id=draft.id, volume=volume, parent=compared, reference=reference.snapshot if reference else None,

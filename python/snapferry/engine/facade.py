@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -33,16 +32,12 @@ from snapferry.types import (
     Damage,
     ExportResult,
     ListedSnapshot,
-    MiB,
     ProgressCallback,
     RestoreResult,
     VerifyResult,
 )
 
 logger = logging.getLogger("snapferry")
-
-_EXPORT_SHARE = 128 * MiB
-"""Of the budget, for each export that runs at once."""
 
 
 def open_repository(config: Config | str | os.PathLike[str] | None = None) -> Repository:
@@ -67,7 +62,6 @@ class Repository:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._opened: tuple[Membership, Memory] | None = None
-        self._exports = asyncio.Semaphore(max(1, config.engine.memory // _EXPORT_SHARE))
 
     async def __aenter__(self) -> Self:
         """Opens the destinations and the keys."""
@@ -137,9 +131,8 @@ class Repository:
         exporting = Exporting(membership, memory, to=names, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable)
         opened = open_source(source)
         try:
-            async with self._exports:
-                name = opened.name if volume is None else volume
-                return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress)
+            name = opened.name if volume is None else volume
+            return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress)
         finally:
             if opened is not source:
                 opened.close()

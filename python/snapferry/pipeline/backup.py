@@ -146,15 +146,14 @@ class Export:
                     if self._plan.dry_run:
                         return self._result(snapshot, (), begun)
                     committed = True
-                    acknowledged = await self._commit(fanout, snapshot)
+                    result = self._result(snapshot, await self._commit(fanout, snapshot), begun)
+                    if len(result.acknowledged) < self._plan.min_copies:
+                        raise self._too_few(result.failures, len(result.acknowledged))
+                    return result
             except BaseException:
                 if not committed and not self._plan.dry_run:
                     await self._abandon(fanout)
                 raise
-        result = self._result(snapshot, acknowledged, begun)
-        if len(acknowledged) < self._plan.min_copies:
-            raise self._too_few(result.failures, len(acknowledged))
-        return result
 
     @contextlib.asynccontextmanager
     async def _beating(self, fanout: FanOut) -> AsyncIterator[None]:

@@ -16,12 +16,20 @@ _SPARE = 256 * KiB
 
 @dataclass(frozen=True, slots=True)
 class ExportSizing:
-    """Attributes: ``batch`` blocks are read at once, by up to ``readers`` at once; packs reserve between the two ``pack`` bounds, in bytes."""
+    """How an export shares out the budget.
+
+    Attributes:
+        batch: so many blocks are read at once, by up to ``readers`` at once.
+        smallest_pack, largest_pack: bounds of what a pack reserves, in bytes.
+        held: bytes that the export may hold at most without anything draining: read buffers, and packs that are not full. Exports
+            side by side never lock each other up as long as what they hold and one smallest pack fit into the budget.
+    """
 
     batch: int
     readers: int
     smallest_pack: int
     largest_pack: int
+    held: int
 
 
 def room_needed(blocks: int, block_size: int) -> int:
@@ -42,16 +50,21 @@ def export_sizing(budget: int, block_size: int, processors: int) -> ExportSizing
         batch = max(1, batch_bytes // block_size)
         need = room_needed(batch, block_size)
         smallest = max(_SMALLEST_PACK, need + 64 * KiB)
+        largest = max(smallest, min(PACK_SIZE, budget // 6))
         for readers in range(processors + 1, 0, -1):
-            # The needs of the batches under way, twice (room that a running batch has filled counts again for the next), in whole packs.
-            held = readers * batch * block_size + 2 * readers * need + smallest
-            if 3 * held <= 2 * budget and 3 * smallest <= budget:
-                largest = max(smallest, min(PACK_SIZE, budget // 6))
-                return ExportSizing(batch, readers, smallest, largest)
+            # Buffers, room promised to the batches under way, the pack being filled, and one more that was provided whole.
+            held = readers * batch * block_size + readers * need + 2 * largest
+            if 3 * held <= 2 * budget and held + smallest <= budget:
+                return ExportSizing(batch, readers, smallest, largest, held)
     raise ConfigurationError(
         f"a memory budget of {budget // MiB} MiB is too small for blocks of {block_size // KiB} KiB; "
         f"set engine.memory to {max(64 * MiB, 16 * block_size) // MiB} MiB or more"
     )
+
+
+def admission(budget: int) -> int:
+    """Bytes that all exports together may hold without draining: the budget less the smallest pack of any."""
+    return max(budget - 2 * _BATCH, 2 * budget // 3)
 
 
 @dataclass(frozen=True, slots=True)

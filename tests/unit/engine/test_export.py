@@ -22,6 +22,7 @@ from snapferry.errors import (
 )
 from snapferry.testing.faults import FailsNth, FullAfter
 from snapferry.testing.sources import FailingReads, GrowsMeanwhile, MemorySource, ShrinksAfter
+from snapferry.transport.wrapper import Wrapper
 from snapferry.types import Progress
 from tests.support.lab import BLOCK, MakeLab, changed, volume
 
@@ -367,3 +368,62 @@ async def test_not_a_repository_anywhere(make_lab: MakeLab) -> None:
     with pytest.raises(NotARepository, match="no config object"):
         async with lab.repository():
             pass
+
+
+async def test_packs_known_to_be_broken_are_not_built_on(make_lab: MakeLab) -> None:
+    """What a verification found is stored anew by the next export, so that its snapshot is whole everywhere."""
+    lab = await make_lab()
+    data = volume(28)
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(data), volume="v", block_size=BLOCK)
+        key = max(lab.packs("far"), key=lambda key: len(lab.stores["far"][key]))
+        lab.stores["far"][key] = lab.stores["far"][key][:-500] + bytes(500)
+        assert (await repository.verify(read_data=100)).exit_code == 4
+        result = await repository.export(MemorySource(data), volume="v")
+        assert result.blocks_new > 0
+        async with lab.repository("far") as alone:
+            assert await lab.contents(alone, result.id) == data
+
+
+async def test_a_note_of_a_damaged_pack_is_believed(make_lab: MakeLab) -> None:
+    lab = await make_lab("only")
+    data = volume(29)
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(data), volume="v", block_size=BLOCK)
+        for key in lab.packs("only"):
+            lab.stores["only"]["damaged/" + key.rsplit("/", 1)[1]] = b"note"
+        result = await repository.export(MemorySource(data), volume="v")
+        assert result.blocks_new == result.blocks_total - result.blocks_zero
+
+
+async def test_a_destination_lost_between_two_commits_is_listed_so_and_finished_next(make_lab: MakeLab) -> None:
+    lab = await make_lab()
+
+    class NoEnd(Wrapper):
+        async def create(self, key: str, data: Any) -> bool:
+            if key.endswith("/end"):
+                raise DestinationFull("no space", self.name)
+            return await self.inner.create(key, data)
+
+    lab.wrappers["far"] = NoEnd
+    data = volume(30)
+    async with lab.repository() as repository:
+        with pytest.raises(DestinationFull, match="1 made"):
+            await repository.export(MemorySource(data), volume="v", block_size=BLOCK, min_copies=2)
+        (listed,) = await repository.list()
+        assert listed.destinations == ("near",)
+    del lab.wrappers["far"]
+    async with lab.repository() as repository:
+        result = await repository.export(MemorySource(data), volume="v", min_copies=2)
+        assert result.blocks_new == 0
+        assert [item.destinations for item in await repository.list()] == [("near", "far")] * 2
+    await lab.assert_restores_alone({listed.snapshot.id: data, result.id: data})
+
+
+async def test_bytes_sent_count_every_object(make_lab: MakeLab) -> None:
+    lab = await make_lab()
+    before = {name: dict(store) for name, store in lab.stores.items()}
+    async with lab.repository() as repository:
+        result = await repository.export(MemorySource(volume(31)), volume="v", block_size=BLOCK)
+    for name, store in lab.stores.items():
+        assert result.bytes_sent[name] == sum(len(data) for key, data in store.items() if key not in before[name])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from snapferry.errors import ConfigurationError
 from snapferry.pipeline.extents import block_count, block_runs, clipped, describe, merged, total
-from snapferry.pipeline.sizing import export_sizing, read_sizing, room_needed
+from snapferry.pipeline.sizing import admission, export_sizing, read_sizing, room_needed
 from snapferry.types import KiB, MiB
 
 EXTENTS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40)), max_size=12)
@@ -56,8 +56,9 @@ def test_an_export_can_always_go_on(budget: int, block_size: int, processors: in
     assert sizing.smallest_pack >= need
     assert sizing.smallest_pack >= block_size + 64 * KiB
     assert sizing.largest_pack >= sizing.smallest_pack
-    held = sizing.readers * sizing.batch * block_size + 2 * sizing.readers * need
-    assert held + sizing.smallest_pack <= budget
+    assert sizing.held >= sizing.readers * (sizing.batch * block_size + need) + 2 * sizing.largest_pack
+    assert sizing.held + sizing.smallest_pack <= budget
+    assert sizing.held <= admission(budget) <= budget - sizing.smallest_pack
     read = read_sizing(budget, block_size, processors)
     assert read.extent >= block_size + 64 * KiB
     assert read.extent * read.most <= budget
