@@ -12,8 +12,8 @@ from typing_extensions import Buffer
 
 FORMAT_VERSION: Final[int]
 PACK_HEADER_LENGTH: Final[int]
-PACK_TAIL_HINT: Final[int]
-"""So many bytes from the end of a pack hold its footer unless it has very many records."""
+MAX_PACK_LENGTH: Final[int]
+"""No pack is longer, in bytes."""
 RECORD_OVERHEAD: Final[int]
 
 Fetch = tuple[bytes, int, int]
@@ -122,8 +122,8 @@ class Index:
     def declare_usable(self, packs: Buffer) -> None:
         """Replaces the set of packs whose blocks count as known; ``packs`` is their ids, one after another."""
     def is_usable(self, pack: bytes) -> bool: ...
-    def added(self, keyring: Keyring) -> Segment | None:
-        """A segment of all that ``add_pack`` added and no segment holds, so that the tails need not be read again."""
+    def added(self, keyring: Keyring) -> list[Segment]:
+        """Segments of all that ``add_pack`` added and no segment holds, so that the packs need not be read again."""
     def find(self, block_id: bytes) -> PlaceTuple | None: ...
     def __len__(self) -> int:
         """How many entries there are, unusable ones included."""
@@ -190,6 +190,7 @@ class ManifestWriter:
         """
     def finish(self) -> tuple[RootsTuple, list[Pack]]:
         """After the packer's ``finish``: the roots, and the last manifest packs. Nothing may be called after it."""
+
 @final
 class Packer:
     """Blocks in, packs out: hash, zero test, comparison with the parent, index, compression, sealing, self-check."""

@@ -85,6 +85,27 @@ pub fn seal_segment(keys: &Keyring, packs: &[IndexedPack]) -> Result<NewSegment>
     Ok(NewSegment { id: blake3::hash(&data).to_string(), data, plain })
 }
 
+/// Entries of one segment: some 28 MiB.
+const SEGMENT_ENTRIES: usize = 1 << 20;
+
+/// Seals as many segments as it takes for any number of packs, so that each can be read back whole.
+pub fn seal_segments(keys: &Keyring, packs: &[IndexedPack]) -> Result<Vec<NewSegment>> {
+    let mut rest = packs;
+    let mut segments = Vec::new();
+    while !rest.is_empty() {
+        let mut entries = 0;
+        let fits = |pack: &&IndexedPack| {
+            entries += pack.entries.len() + 1;
+            entries <= SEGMENT_ENTRIES
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (now, later) = rest.split_at(count);
+        segments.push(seal_segment(keys, now)?);
+        rest = later;
+    }
+    Ok(segments)
+}
+
 /// Takes the blocks of one export.
 pub struct Packer {
     keys: Arc<Keyring>,

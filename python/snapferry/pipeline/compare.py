@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from snapferry import _core
 from snapferry.errors import DamageError, SnapferryError
 from snapferry.pipeline.convert import open_manifest
+from snapferry.pipeline.extents import clipped, merged
 from snapferry.pipeline.fetching import Fetcher
 from snapferry.pipeline.pages import PageLoader
 from snapferry.pipeline.tools import Tools
@@ -29,6 +30,8 @@ async def differences(a: Snapshot, b: Snapshot, fetcher: Fetcher, tools: Tools) 
     one, other = open_manifest(tools.keyring, a), open_manifest(tools.keyring, b)
     loader = PageLoader(fetcher, tools.threads)
     size, blocks = max(a.size, b.size), max(one.blocks, other.blocks)
+    # Shared pages are not compared, so that what is unreadable in both is not met there.
+    unreadable = [(low // a.block_size, -(-count // a.block_size)) for low, count in (*a.unreadable, *b.unreadable)]
     first, width = 0, SMALL
     begun, length = 0, 0
     while first < blocks:
@@ -37,7 +40,7 @@ async def differences(a: Snapshot, b: Snapshot, fetcher: Fetcher, tools: Tools) 
         await loader.load_difference(one, other, first, end)
         if one.lost(first, end) or other.lost(first, end):
             raise DamageError("the snapshots cannot be compared: manifest pages are damaged on every destination that has them")
-        runs = await tools.threads.run(_core.diff, one, other, first, end)
+        runs = merged([*await tools.threads.run(_core.diff, one, other, first, end), *clipped(unreadable, first, end)])
         for start, count in runs:
             if length and begun + length == start:
                 length += count

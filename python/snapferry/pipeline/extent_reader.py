@@ -58,7 +58,8 @@ class ExtentReader:
         threads = self._tools.threads
         await self._learn(plan)
         await self._read_all(await threads.run(plan.extents), put)
-        if await threads.run(plan.extents):
+        # Also what has no place at all, because the page of places that told it is lost.
+        if await threads.run(plan.lost):
             index = await self._other_places()
             added = await threads.run(plan.relocate, index)
             if added:

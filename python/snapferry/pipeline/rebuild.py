@@ -35,20 +35,19 @@ async def rebuild_index(
 
 
 async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], cache: IndexCache, tools: Tools) -> None:
-    """Stores a segment of the packs whose tails had to be read, so that nobody has to read them again. What fails is only slower."""
-    segment = await tools.threads.run(loaded.index.added, tools.keyring) if loaded.tails else None
-    if segment is None:
-        return
-    await cache.store(segment)
+    """Stores segments of the packs that had to be read, so that nobody has to read them again. What fails is only slower."""
+    segments = await tools.threads.run(loaded.index.added, tools.keyring) if loaded.packs_read else []
 
-    async def store(destination: Destination) -> None:
+    async def store(segment: _core.Segment, destination: Destination) -> None:
         try:
             await destination.create(names.segment(segment.id), segment.data)
         except DestinationError:
             return
         loaded.segments.setdefault(destination.name, {})[segment.id] = len(segment.data)
 
-    await together(store(destination) for destination in writable.values())
+    for segment in segments:
+        await cache.store(segment)
+        await together(store(segment, destination) for destination in writable.values())
 
 
 async def complete_segments(loaded: LoadedIndex, presence: Presence, writable: Mapping[str, Destination], cache: IndexCache) -> None:

@@ -11,7 +11,7 @@ from snapferry.pipeline.tools import Tools
 from snapferry.repository import names
 from snapferry.repository.failures import combined
 
-LARGEST_PACK = 256 << 20
+_USUAL_PACK = 32 << 20
 
 
 async def copy_pack(pack: bytes, sources: Mapping[str, Destination], target: Destination, tools: Tools) -> int:
@@ -25,7 +25,7 @@ async def copy_pack(pack: bytes, sources: Mapping[str, Destination], target: Des
     key = names.pack(pack)
     failures: dict[str, DestinationError] = {}
     while len(failures) < len(sources):
-        name = tools.board.choose([name for name in sources if name not in failures], _core.PACK_TAIL_HINT)
+        name = tools.board.choose([name for name in sources if name not in failures], _USUAL_PACK)
         reserved = 0
         try:
             size = await _size(sources[name], key)
@@ -53,7 +53,7 @@ async def copy_pack(pack: bytes, sources: Mapping[str, Destination], target: Des
 
 async def _size(source: Destination, key: str) -> int:
     _, size = await source.read_tail(key, 0)
-    if size > LARGEST_PACK:
+    if size > _core.MAX_PACK_LENGTH:
         raise ObjectDamaged(f"{key} is {size} bytes long, more than any pack", source.name)
     return size
 
@@ -72,7 +72,7 @@ async def _create(pack: bytes, data: bytearray, target: Destination, tools: Tool
 
 async def _is_good(pack: bytes, target: Destination, tools: Tools) -> bool:
     try:
-        present = await target.read(names.pack(pack), LARGEST_PACK)
+        present = await target.read(names.pack(pack), _core.MAX_PACK_LENGTH)
     except ObjectDamaged:
         return False
     return await tools.threads.run(_core.blake3, present) == pack

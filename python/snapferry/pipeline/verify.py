@@ -17,7 +17,6 @@ from snapferry.pipeline.convert import open_manifest, split_ids
 from snapferry.pipeline.extents import merged
 from snapferry.pipeline.fetching import Fetcher
 from snapferry.pipeline.pages import PageLoader
-from snapferry.pipeline.replicate import LARGEST_PACK
 from snapferry.pipeline.tools import Tools
 from snapferry.pipeline.verify_objects import verify_objects
 from snapferry.pipeline.windows import windows
@@ -159,7 +158,7 @@ class Verification:
 
     async def _read_pack(self, name: str, pack: bytes, size: int) -> str | None:
         tools = self._tools
-        if size > LARGEST_PACK:
+        if size > _core.MAX_PACK_LENGTH:
             return f"{size} bytes long, more than any pack"
         reserved = await tools.budget.acquire(min(size, tools.budget.total // 2))
         try:

@@ -1,7 +1,7 @@
 """The index on this machine: segments fetched once, checked, kept as mapped files; and packs that no segment names yet.
 
 The cache holds nothing that the destinations do not: a missing or broken file is fetched anew, a missing segment is made up for by
-the tails of its packs.
+reading the packs it named.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from snapferry.types import Damage
 
 SEGMENT_LIMIT = 256 << 20
 _AT_ONCE = 8
+_PACKS_AT_ONCE = 2
 _YOUNG_SECONDS = 3600.0
 
 
@@ -35,14 +36,14 @@ class LoadedIndex:
 
     Attributes:
         segments: by destination, the ids of the segments it lists, with their sizes in bytes.
-        damage: broken segments and pack tails.
-        tails: how many packs had to be read because no segment names them.
+        damage: broken segments and packs.
+        packs_read: how many packs had to be read because no segment names them.
     """
 
     index: _core.Index
     segments: dict[str, dict[str, int]]
     damage: list[Damage] = field(default_factory=list)
-    tails: int = 0
+    packs_read: int = 0
 
 
 class IndexCache:
@@ -65,7 +66,7 @@ class IndexCache:
         await self._threads.run(self._tidy, set(wanted))
         for start in range(0, len(wanted), _AT_ONCE):
             await together(self._add_segment(loaded, segment, replicas) for segment in wanted[start : start + _AT_ONCE])
-        await self._add_tails(loaded, replicas, presence)
+        await self._add_packs(loaded, replicas, presence)
         return loaded
 
     async def store(self, segment: _core.Segment) -> Path:
@@ -97,7 +98,7 @@ class IndexCache:
         await self._threads.run(loaded.index.add_segment, str(path))
 
     async def _fetch(self, loaded: LoadedIndex, segment: str, replicas: Mapping[str, Destination]) -> bytes | None:
-        """The segment from the first destination that has it in good order. None is no loss: its packs' tails say the same."""
+        """The segment from the first destination that has it in good order. None is no loss: its packs say the same."""
         key = names.segment(segment)
         for name, destination in replicas.items():
             if segment not in loaded.segments.get(name, {}):
@@ -111,32 +112,35 @@ class IndexCache:
                 continue
         return None
 
-    async def _add_tails(self, loaded: LoadedIndex, replicas: Mapping[str, Destination], presence: Presence) -> None:
+    async def _add_packs(self, loaded: LoadedIndex, replicas: Mapping[str, Destination], presence: Presence) -> None:
         known = {pack for pack, _ in loaded.index.packs()}
         unknown: dict[bytes, list[str]] = {}
         for name, packs in presence.packs.items():
             for pack in packs.keys() - known:
                 unknown.setdefault(pack, []).append(name)
-        gate = asyncio.Semaphore(_AT_ONCE)
+        gate = asyncio.Semaphore(_PACKS_AT_ONCE)
 
         async def add(pack: bytes, holders: list[str]) -> None:
             async with gate:
-                await self._add_tail(loaded, pack, holders, replicas)
+                await self._add_pack(loaded, pack, holders, replicas, presence)
 
         await together(add(pack, holders) for pack, holders in sorted(unknown.items()))
 
-    async def _add_tail(self, loaded: LoadedIndex, pack: bytes, holders: list[str], replicas: Mapping[str, Destination]) -> None:
+    async def _add_pack(
+        self, loaded: LoadedIndex, pack: bytes, holders: list[str], replicas: Mapping[str, Destination], presence: Presence
+    ) -> None:
         for name in holders:
             if name not in replicas:
                 continue
             try:
-                await read_tail(self._keyring, self._threads, loaded.index, replicas[name], pack)
+                size = presence.packs[name][pack]
+                await add_whole_pack(self._keyring, self._threads, loaded.index, replicas[name], pack, size)
             except ObjectDamaged as error:
                 loaded.damage.append(Damage(name, names.pack(pack), str(error)))
             except DestinationError:
                 continue
             else:
-                loaded.tails += 1
+                loaded.packs_read += 1
                 return
 
     def _packs_named(self, segments: list[str]) -> set[bytes]:
@@ -185,17 +189,23 @@ def open_segment(keyring: _core.Keyring, segment: str, data: bytes, where: str) 
 SEGMENT_NAME = "index"
 
 
-async def read_tail(keyring: _core.Keyring, threads: Threads, index: _core.Index, destination: Destination, pack: bytes) -> int:
-    """Adds a pack's records to ``index`` from its last bytes; returns how many. ``ObjectDamaged`` if its tail is torn or altered."""
+async def add_whole_pack(
+    keyring: _core.Keyring, threads: Threads, index: _core.Index, destination: Destination, pack: bytes, size: int
+) -> int:
+    """Adds the records of a pack of ``size`` bytes that no segment names; returns how many. ``ObjectDamaged`` if it is torn or altered.
+
+    It is read whole although its tail says it all: a tail cannot name its own pack, so that a hostile store could hand out the tail of another
+    one, and what is stored from then on would be taken to lie where it does not. Only the hash of all bytes is what the name promises.
+    """
     key = names.pack(pack)
-    tail, size = await destination.read_tail(key, _core.PACK_TAIL_HINT)
+    if size > _core.MAX_PACK_LENGTH:
+        raise ObjectDamaged(f"{key}: {size} bytes are more than a pack has", destination.name)
+    data = bytearray(size)
+    await destination.read_into(key, 0, memoryview(data))
+    if await threads.run(_core.blake3, data) != pack:
+        raise ObjectDamaged(f"{key}: torn or altered: its bytes are not what its name says", destination.name)
     try:
-        try:
-            return await threads.run(index.add_pack, keyring, pack, size, tail)
-        except ValueError:
-            # A footer longer than the hint: very many records. Nothing in a pack is longer than the pack.
-            tail, size = await destination.read_tail(key, size)
-            return await threads.run(index.add_pack, keyring, pack, size, tail)
+        return await threads.run(index.add_pack, keyring, pack, size, data)
     except (_core.CoreError, ValueError) as error:
         raise ObjectDamaged(f"{key}: {error}", destination.name) from error
 
@@ -208,5 +218,5 @@ async def _list_segments(destination: Destination) -> dict[str, int]:
             if segment is not None:
                 segments[segment] = info.size
     except DestinationError:
-        return {}  # What only it has is made up for by tails; whether it can be used is decided elsewhere.
+        return {}  # What only it has is made up for by reading packs; whether it can be used is decided elsewhere.
     return segments

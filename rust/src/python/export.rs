@@ -20,7 +20,7 @@ use crate::index::{Index, IndexedPack};
 use crate::manifest::ManifestWriter;
 use crate::outside::{SharedBytes, export};
 use crate::pack::{FinishedPack, Tail, read_tail};
-use crate::packer::{Check, NewSegment, Packer, seal_segment};
+use crate::packer::{Check, NewSegment, Packer, seal_segments};
 use crate::workers::Workers;
 
 /// A finished pack; its buffer goes back to the workers when the last reference is dropped.
@@ -145,12 +145,9 @@ impl PyIndex {
         self.0.is_usable(&pack)
     }
 
-    fn added(&self, py: Python<'_>, keyring: &PyKeyring) -> PyResult<Option<PySegment>> {
-        let added = py.detach(|| self.0.added());
-        if added.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(PySegment(py.detach(|| seal_segment(&keyring.0, &added))?)))
+    fn added(&self, py: Python<'_>, keyring: &PyKeyring) -> PyResult<Vec<PySegment>> {
+        let segments = py.detach(|| seal_segments(&keyring.0, &self.0.added()))?;
+        Ok(segments.into_iter().map(PySegment).collect())
     }
 
     fn find<'py>(&self, py: Python<'py>, block_id: Id) -> Option<PyFetch<'py>> {

@@ -97,7 +97,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("FORMAT_VERSION", 0)?;
     module.add("PACK_HEADER_LENGTH", crate::pack::HEADER)?;
-    module.add("PACK_TAIL_HINT", 32 << 10)?;
+    module.add("MAX_PACK_LENGTH", crate::pack::MAX_PACK)?;
     module.add("RECORD_OVERHEAD", crate::pack::OVERHEAD)?;
     module.add("CoreError", py.get_type::<CoreError>())?;
     module.add("DamagedError", py.get_type::<DamagedError>())?;
