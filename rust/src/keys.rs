@@ -11,7 +11,6 @@ use zeroize::Zeroizing;
 use crate::bytes::{Id, Reader, hex, magic};
 use crate::cipher::{Suite, TAG};
 use crate::error::{Error, Result, damaged};
-use crate::pack::PackKey;
 
 /// A secret key.
 pub type Key = Zeroizing<[u8; 32]>;
@@ -22,6 +21,24 @@ const SLOT_LENGTH: usize = SLOT_CLEAR + 32 + 32 + TAG + 32;
 const SLOT_KIND_KEY_FILE: u8 = 1;
 /// Pack keys kept at hand; 64 Ki of them take some 8 MiB.
 const KNOWN_PACKS: usize = 1 << 16;
+
+/// What a pack holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PackKind {
+    /// Blocks of volumes.
+    Data = 1,
+    /// Pages of manifests.
+    Manifest = 2,
+}
+
+/// What opens a pack's records.
+#[derive(Clone)]
+pub struct PackKey {
+    pub(crate) suite: Suite,
+    pub(crate) key: Key,
+    pub(crate) kind: PackKind,
+}
 
 /// The unwrapped keys of one repository.
 pub struct Keyring {

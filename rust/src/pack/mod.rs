@@ -32,6 +32,7 @@ use crate::bytes::{Id, Reader, hex, magic};
 use crate::cipher::{Suite, TAG};
 use crate::error::{Error, Result, damaged};
 use crate::keys::{Key, Keyring, subkey};
+pub use crate::keys::{PackKey, PackKind};
 
 /// Bytes of a pack's header.
 pub const HEADER: usize = 200;
@@ -47,16 +48,6 @@ const SECRET_PART: usize = 168;
 pub const FIXED: usize = HEADER + FOOTER_FIXED + TRAILER;
 /// The largest pack that is read: a 32 MiB one with one block of 4 MiB too many, doubled.
 pub const MAX_PACK: u64 = 128 << 20;
-
-/// What a pack holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum PackKind {
-    /// Blocks of volumes.
-    Data = 1,
-    /// Pages of manifests.
-    Manifest = 2,
-}
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,14 +92,6 @@ impl Place {
         }
         Ok(Self { pack, offset, length })
     }
-}
-
-/// What opens a pack's records.
-#[derive(Clone)]
-pub struct PackKey {
-    suite: Suite,
-    key: Key,
-    kind: PackKind,
 }
 
 fn header_magic() -> [u8; 8] {

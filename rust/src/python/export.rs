@@ -1,26 +1,22 @@
-//! The way out: index, packer, manifest writer, and the packs they yield.
+//! The way out: packer, manifest writer, and the packs they yield.
 
-use std::collections::HashSet;
 use std::ffi::c_int;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::identity::{PyKeyring, PyWorkers};
+use super::index::{PyIndex, PySegment};
 use super::restore::PyManifest;
-use super::{PyFetch, PyRoots, fetch, roots_out, split_ids};
+use super::{PyRoots, roots_out};
 use crate::bytes::Id;
 use crate::codec::{Codec, Encoder};
-use crate::error::Error;
-use crate::index::{Index, IndexedPack};
 use crate::manifest::ManifestWriter;
 use crate::outside::{SharedBytes, export};
-use crate::pack::{FinishedPack, Tail, read_tail};
-use crate::packer::{Check, NewSegment, Packer, seal_segments};
+use crate::pack::FinishedPack;
+use crate::packer::{Check, Packer};
 use crate::workers::Workers;
 
 /// A finished pack; its buffer goes back to the workers when the last reference is dropped.
@@ -69,93 +65,6 @@ impl PyPack {
         let this = slf.get();
         // SAFETY: `view` comes from the interpreter; the class is frozen, so the buffer never changes while it lives.
         unsafe { export(slf.clone().into_any(), &this.buffer[..this.length], view, flags) }
-    }
-}
-
-/// A new index segment.
-#[pyclass(frozen, name = "Segment", module = "snapferry._core")]
-pub struct PySegment(NewSegment);
-
-#[pymethods]
-impl PySegment {
-    #[getter]
-    fn id(&self) -> &str {
-        &self.0.id
-    }
-
-    #[getter]
-    fn data<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.data)
-    }
-
-    #[getter]
-    fn plain<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.plain)
-    }
-}
-
-/// Block id prefix -> place.
-#[pyclass(frozen, name = "Index", module = "snapferry._core")]
-pub struct PyIndex(pub Arc<Index>);
-
-#[pymethods]
-impl PyIndex {
-    #[new]
-    fn new() -> Self {
-        Self(Arc::default())
-    }
-
-    fn add_segment(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        Ok(py.detach(|| self.0.map_segment(&path))?)
-    }
-
-    fn add_pack(
-        &self,
-        py: Python<'_>,
-        keyring: &PyKeyring,
-        pack: Id,
-        size: u64,
-        tail: &Bound<'_, PyAny>,
-    ) -> PyResult<usize> {
-        let tail = SharedBytes::get(tail)?;
-        match py.detach(|| read_tail(&keyring.0, size, tail.bytes()))? {
-            Tail::Table(entries) => {
-                let count = entries.len();
-                self.0.add_pack(IndexedPack { id: pack, size, entries });
-                Ok(count)
-            }
-            Tail::Longer(needed) => Err(PyValueError::new_err(format!("the last {needed} bytes are needed"))),
-        }
-    }
-
-    fn packs<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, u64)> {
-        py.detach(|| self.0.packs()).into_iter().map(|(id, size)| (PyBytes::new(py, &id), size)).collect()
-    }
-
-    fn declare_usable(&self, py: Python<'_>, packs: &Bound<'_, PyAny>) -> PyResult<()> {
-        let packs = SharedBytes::get(packs)?;
-        Ok(py.detach(|| {
-            let ids: HashSet<Id> = split_ids(packs.bytes())?.collect();
-            self.0.declare_usable(ids);
-            Ok::<_, Error>(())
-        })?)
-    }
-
-    fn is_usable(&self, pack: Id) -> bool {
-        self.0.is_usable(&pack)
-    }
-
-    fn added(&self, py: Python<'_>, keyring: &PyKeyring) -> PyResult<Vec<PySegment>> {
-        let segments = py.detach(|| seal_segments(&keyring.0, &self.0.added()))?;
-        Ok(segments.into_iter().map(PySegment).collect())
-    }
-
-    fn find<'py>(&self, py: Python<'py>, block_id: Id) -> Option<PyFetch<'py>> {
-        self.0.find(&block_id).map(|place| fetch(py, (place.pack, place.offset, place.length)))
-    }
-
-    fn __len__(&self) -> usize {
-        self.0.len()
     }
 }
 
@@ -272,8 +181,6 @@ impl PyPacker {
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPack>()?;
-    module.add_class::<PySegment>()?;
-    module.add_class::<PyIndex>()?;
     module.add_class::<PyManifestWriter>()?;
     module.add_class::<PyPacker>()
 }

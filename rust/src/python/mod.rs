@@ -2,6 +2,7 @@
 
 mod export;
 mod identity;
+mod index;
 mod restore;
 
 use pyo3::create_exception;
@@ -105,6 +106,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("UnsupportedError", py.get_type::<UnsupportedError>())?;
     module.add("BuiltWrongError", py.get_type::<BuiltWrongError>())?;
     identity::register(module)?;
+    index::register(module)?;
     export::register(module)?;
     restore::register(module)
 }
