@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -35,6 +35,17 @@ pub fn descriptor(fd: i32) -> Result<BorrowedFd<'static>> {
     // SAFETY: `fd` is not -1. The caller keeps the file open until the call returns; if it does not, the system answers
     // EBADF or another file is read or written, as it would be for Python's own os.pwrite.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Asks the system to begin writing that range of a file out, without waiting for it. A hint: whether it could does not matter,
+/// because what must be durable is synced anyway.
+pub fn begin_writeback(fd: BorrowedFd<'_>, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
+    #[cfg(target_os = "linux")]
+    // SAFETY: `fd` is open for the length of the borrow, and no memory is passed.
+    unsafe {
+        libc::sync_file_range(fd.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE);
+    }
 }
 
 #[cfg(feature = "python")]
