@@ -20,6 +20,7 @@ pub mod outside;
 pub mod pack;
 pub mod packer;
 pub mod plan;
+pub mod stretches;
 pub mod target;
 pub mod workers;
 

@@ -13,17 +13,15 @@ use crate::error::{Error, Result, damaged};
 use crate::index::Index;
 use crate::keys::Keyring;
 use crate::manifest::reader::coalesce;
-use crate::manifest::{Fetch, Manifest};
+use crate::manifest::{FANOUT, Fetch, Manifest};
 use crate::outside::begin_writeback;
 use crate::pack::{HEADER, Opened, Place, RecordKind, open_record};
+use crate::stretches::{Stretch, Stretches};
 use crate::target::{read_full, write_all};
 use crate::workers::{Workers, lock};
 
 /// Records this near to each other are read in one go.
 const GAP: u32 = 256 << 10;
-
-/// A stretch of the volume: offset and length in bytes.
-pub type Stretch = (u64, u64);
 
 struct Target {
     block: u64,
@@ -64,18 +62,6 @@ pub struct Plan {
     lost: Vec<Stretch>,
 }
 
-#[derive(Default)]
-struct Stretches(Vec<Stretch>);
-
-impl Stretches {
-    fn add(&mut self, offset: u64, length: u64) {
-        match self.0.last_mut() {
-            Some((start, count)) if *start + *count == offset => *count += length,
-            _ => self.0.push((offset, length)),
-        }
-    }
-}
-
 impl Plan {
     /// For the blocks from `first` to before `end`, whose pages are loaded or lost.
     pub fn new(
@@ -90,21 +76,35 @@ impl Plan {
         let (mut zeros, mut unreadable, mut lost) = <(Stretches, Stretches, Stretches)>::default();
         let mut records: Vec<Record> = Vec::new();
         let mut known: HashMap<(Option<Place>, Id), usize> = HashMap::new();
-        for (block, found) in (first..end).zip(manifest.range(first, end)?) {
+        let stretch = |block: u64| {
             let offset = block * block_size as u64;
-            let length = (size - offset).min(block_size as u64);
-            match found {
-                Some((ZERO, _)) => zeros.add(offset, length),
-                Some((UNREADABLE, _)) => unreadable.add(offset, length),
-                Some((id, place)) => {
-                    let number = *known.entry((place, id)).or_insert_with(|| {
-                        records.push(Record { id, place, targets: Vec::new() });
-                        records.len() - 1
-                    });
-                    records[number].targets.push(Target { block, done: AtomicBool::new(false) });
-                }
-                None => lost.add(offset, length),
+            (offset, (size - offset).min(block_size as u64))
+        };
+        let mut at = first;
+        while at < end {
+            // Zeros cost nothing, so that a window may span terabytes of them.
+            let data = manifest.next_data(at).min(end);
+            if data > at {
+                let (offset, (last, length)) = (at * block_size as u64, stretch(data - 1));
+                zeros.add(offset, last + length - offset);
             }
+            let until = ((data / FANOUT as u64 + 1) * FANOUT as u64).min(end).max(data);
+            for (block, found) in (data..until).zip(manifest.range(data, until)?) {
+                let (offset, length) = stretch(block);
+                match found {
+                    Some((ZERO, _)) => zeros.add(offset, length),
+                    Some((UNREADABLE, _)) => unreadable.add(offset, length),
+                    Some((id, place)) => {
+                        let number = *known.entry((place, id)).or_insert_with(|| {
+                            records.push(Record { id, place, targets: Vec::new() });
+                            records.len() - 1
+                        });
+                        records[number].targets.push(Target { block, done: AtomicBool::new(false) });
+                    }
+                    None => lost.add(offset, length),
+                }
+            }
+            at = until;
         }
         let plan = Self {
             keys,

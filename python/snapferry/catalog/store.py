@@ -13,6 +13,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -25,6 +26,7 @@ _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _HINT = "no backup is lost: `snapferry rebuild`"
 _SCHEME = "sqlite://"
+_TURN_SECONDS = 0.01
 
 
 class Catalog:
@@ -49,7 +51,7 @@ class Catalog:
             )
         try:
             with self._explained():
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                _use_write_ahead_log(self._connection, busy_seconds)
                 self._connection.execute("PRAGMA synchronous = NORMAL")
             self._migrate()
         except BaseException:
@@ -240,6 +242,20 @@ class Catalog:
             yield
         except sqlite3.Error as error:
             raise CatalogError(_explain(error, self._path or "in memory")) from error
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    """Switches the journal mode, once in a database's life. SQLite does not wait for others there, whatever the busy timeout is."""
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if _code(error) not in _LOCKED or time.monotonic() >= deadline:
+                raise
+            time.sleep(_TURN_SECONDS)
+        else:
+            return
 
 
 def _path_of(url: str) -> str:

@@ -11,7 +11,8 @@ use super::{PyFetch, RootsArgument, fetches, numbered, roots_in, split_ids};
 use crate::bytes::Id;
 use crate::manifest::Manifest;
 use crate::outside::{SharedBytes, WritableBytes, descriptor};
-use crate::plan::{Plan, Stretch};
+use crate::plan::Plan;
+use crate::stretches::Stretch;
 
 /// One snapshot's trees.
 #[pyclass(frozen, name = "Manifest", module = "snapferry._core")]
