@@ -166,15 +166,19 @@ class RestoreResult:
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """What a verification looked at and what it found; ``exit_code`` is 4 where there is any damage."""
+    """What a verification looked at and what it found.
+
+    ``unverified`` maps destinations that could not be looked at, or not to the end, to the reason: no damage is known there.
+    """
 
     snapshots: int
     packs: int
     bytes_read: int
     damage: tuple[Damage, ...]
     seconds: float
+    unverified: dict[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
-        """0, or 4 where damage was found, healable or not."""
-        return 4 if self.damage else 0
+        """4 where damage was found, healable or not; 3 where something could not be looked at; else 0."""
+        return 4 if self.damage else 3 if self.unverified else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -13,6 +14,8 @@ import click
 from snapferry.cli.invocation import Invocation, to_stdout
 from snapferry.cli.options import Range, common_options
 from snapferry.cli.running import run_async
+
+logger = logging.getLogger(__name__)
 
 
 class VolumeCommand(click.Command):
@@ -32,7 +35,10 @@ class VolumeCommand(click.Command):
 @common_options
 @click.pass_obj
 def cat_command(invocation: Invocation, *, snapshot: str, extent: tuple[int, int | None] | None) -> int:
-    """Write the bytes of SNAPSHOT to standard output."""
+    """Write the bytes of SNAPSHOT to standard output.
+
+    Extents that the source could not supply come as zeros, with a warning and exit code 3.
+    """
     config = invocation.load_config()
     from snapferry.engine import open_repository
 
@@ -42,17 +48,25 @@ def cat_command(invocation: Invocation, *, snapshot: str, extent: tuple[int, int
 
     async def work() -> dict[str, Any]:
         began, written = time.monotonic(), 0
-        async with open_repository(config) as repository, repository.open_snapshot(snapshot) as reader:
+        async with open_repository(config) as repository, repository.open_snapshot(snapshot, allow_unreadable=True) as reader:
             start, end = extent or (0, None)
             async for data in reader.stream(start, end):
                 await asyncio.to_thread(_write_all, output, data)
                 written += len(data)
-            return {"snapshot": reader.snapshot.id, "bytes_written": written, "seconds": round(time.monotonic() - began, 3)}
+            last = reader.size if end is None else end
+            unreadable = [list(extent) for extent in reader.snapshot.unreadable if extent[0] < last and sum(extent) > start]
+            seconds = round(time.monotonic() - began, 3)
+            return {"snapshot": reader.snapshot.id, "bytes_written": written, "unreadable": unreadable, "seconds": seconds}
 
     document = run_async(invocation, work())
+    unreadable = document["unreadable"]
+    if unreadable:
+        logger.warning(
+            "the source could not supply %d extents when the snapshot was made; zeros stand for them: %s", len(unreadable), unreadable
+        )
     if invocation.json_lines:
         invocation.emit("cat", document)
-    return 0
+    return 3 if unreadable else 0
 
 
 def _write_all(output: int, data: bytes | memoryview) -> None:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def verify_command(invocation: Invocation, snapshots: tuple[str, ...], read_data: float, destination: str | None) -> int:
     """Check that the snapshots (all by default) are whole at every destination that holds them.
 
-    Structure and presence are always checked. Exit code 4 if anything is damaged, healable or not.
+    Structure and presence are always checked. Exit code 4 if anything is damaged, healable or not; 3 if a destination
+    could not be looked at.
     """
     config = invocation.load_config()
     if destination is not None:
@@ -45,6 +46,7 @@ def verify_command(invocation: Invocation, snapshots: tuple[str, ...], read_data
             "packs": result.packs,
             "bytes_read": result.bytes_read,
             "damage": [damage_document(damage) for damage in result.damage],
+            "unverified": result.unverified,
             "seconds": round(result.seconds, 3),
         }
         invocation.emit("verify", document)
@@ -60,7 +62,9 @@ def verify_command(invocation: Invocation, snapshots: tuple[str, ...], read_data
         for finding in findings:
             if finding.extents:
                 invocation.write(f"  needed by {finding.snapshot}: bytes {extents_text(finding.extents)}")
-    found = f"{len(by_object)} damaged or missing" if by_object else "all well"
+    for where, reason in result.unverified.items():
+        invocation.write(f"{where}: not verified: {reason.removeprefix(f'{where}: ')}")
+    found = f"{len(by_object)} damaged or missing" if by_object else "not all verified" if result.unverified else "all well"
     invocation.result(
         f"{found}: {result.snapshots} snapshots, {result.packs} packs, {format_size(result.bytes_read)} read in {result.seconds:.1f} s"
     )

@@ -266,7 +266,7 @@ class Repository:
         Arguments:
             snapshots: names as in ``restore``; all by default.
             read_data: percentage of packs to be read, 0 to 100.
-            destination: only this one; by default all, where one that cannot be used counts as damage.
+            destination: only this one; by default all; one that cannot be reached is ``unverified``, one without the repository damaged.
         """
         membership, memory = self._both
         if not 0 <= read_data <= 100:
@@ -292,8 +292,9 @@ class Repository:
             read_data=read_data, everything=snapshots is None, on_progress=on_progress,
         )  # fmt: skip
         result = await verification.run(
-            [Damage(name, "config" if error.exit_code == 10 else "", str(error)) for name, error in failures.items()]
-            + [item for item in gone if item.destination in replicas]
+            [Damage(name, "config", str(error)) for name, error in failures.items() if error.exit_code == 10]
+            + [item for item in gone if item.destination in replicas],
+            {name: str(error) for name, error in failures.items() if error.exit_code != 10},
         )
         if snapshots is None and read_data >= 100:
             await memory.replace_damage(replicas, result.damage)

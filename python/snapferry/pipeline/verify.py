@@ -73,18 +73,20 @@ class Verification:
         self._everything = everything
         self._on_progress = on_progress
         self._damage: list[Damage] = []
+        self._unverified: dict[str, str] = {}
         self._packs = 0
         self._bytes = 0
         self._read: dict[str, int] = dict.fromkeys(destinations, 0)
         self._to_read = 0
 
-    async def run(self, known: Iterable[Damage] = ()) -> VerifyResult:
-        """Looks at everything and returns what was found, after what is ``known`` already; raises only what is no damage."""
+    async def run(self, known: Iterable[Damage] = (), unverified: Mapping[str, str] | None = None) -> VerifyResult:
+        """Looks at everything and returns what was found, after what is ``known`` and what is ``unverified`` already."""
         begun = time.monotonic()
         self._damage += known
+        self._unverified.update(unverified or {})
         await together(self._destination(name) for name in self._destinations)
         snapshots = {snapshot.id for held in self._held.values() for snapshot in held}
-        return VerifyResult(len(snapshots), self._packs, self._bytes, tuple(self._damage), time.monotonic() - begun)
+        return VerifyResult(len(snapshots), self._packs, self._bytes, tuple(self._damage), time.monotonic() - begun, dict(self._unverified))
 
     async def _destination(self, name: str) -> None:
         destination = self._destinations[name]
@@ -99,7 +101,7 @@ class Verification:
             for snapshot in self._held.get(name, []) if seen.bad else []:
                 await self._name_extents(name, snapshot, seen)
         except DestinationError as error:
-            self._damage.append(Damage(name, "", f"cannot be verified any further: {error}"))
+            self._unverified[name] = str(error)
 
     async def _structure(self, name: str, snapshot: Snapshot, seen: _Seen) -> None:
         """Both trees, read from this destination alone; and every pack that they name, listed with its right size."""

@@ -37,6 +37,7 @@ async def windows(
     """
     last = manifest.blocks if end is None else min(end, manifest.blocks)
     while first < last:
+        until = first
         data = min(await threads.run(manifest.next_data, first), last)
         if data == first:
             until = min(await threads.run(_end_of, manifest, first, width // _LEAF), last)

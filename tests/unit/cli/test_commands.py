@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+import snapferry
+from snapferry.testing.sources import FailingReads, MemorySource
+
 BLOCK = 256 << 10
 LINE_KEYS = {
     "snapshot": "type schema_version snapshot volume size block_size bytes_read bytes_new bytes_sent blocks_total blocks_new blocks_zero "
@@ -104,6 +107,26 @@ def place(original: Place, tmp_path: Path) -> Place:
 def blank(tmp_path: Path) -> Place:
     (tmp_path / "blank").mkdir()
     return Place(tmp_path / "blank")
+
+
+async def test_cat_says_where_zeros_stand_for_what_could_not_be_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    data = (place.root / "disk.img").read_bytes()
+    source = FailingReads(MemorySource(data), [(BLOCK, 1)])
+    async with snapferry.open_repository(place.root / "snapferry.toml") as repository:
+        await repository.export(source, volume="torn", skip_unreadable=True)
+    done = subprocess.run(place.command("cat", "torn"), capture_output=True, env=place.environment, cwd=place.root, check=False)
+    assert done.returncode == 3
+    assert done.stdout == data[:BLOCK] + bytes(BLOCK) + data[2 * BLOCK :]
+    assert f"{BLOCK}".encode() in done.stderr
+    # A range beside it is whole.
+    done = subprocess.run(
+        place.command("cat", "torn", "--range", f"0-{BLOCK}"), capture_output=True, env=place.environment, cwd=place.root, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, data[:BLOCK])
 
 
 def test_init_writes_the_configuration_and_a_private_key(blank: Place) -> None:

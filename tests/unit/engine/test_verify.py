@@ -62,11 +62,21 @@ async def test_a_bad_byte_in_a_pack_is_found_by_reading_and_its_extents_named(la
         assert (await repository.show("v")).replicas[0].damage == ()
 
 
-async def test_a_destination_that_cannot_be_used_is_damage(lab: Lab) -> None:
+async def test_a_destination_that_cannot_be_reached_is_not_verified_and_no_damage(lab: Lab) -> None:
     lab.missing.add("far")
     async with lab.repository() as repository:
         result = await repository.verify()
-        assert [damage.destination for damage in result.damage] == ["far"]
+        assert result.damage == ()
+        assert list(result.unverified) == ["far"]
+        assert result.exit_code == 3
+
+
+async def test_a_destination_without_the_repository_is_damage(lab: Lab) -> None:
+    del lab.stores["far"]["config"]
+    async with lab.repository() as repository:
+        result = await repository.verify()
+        assert [(damage.destination, damage.object) for damage in result.damage] == [("far", "config")]
+        assert result.exit_code == 4
 
 
 async def test_a_destination_rolled_back_is_reported(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
