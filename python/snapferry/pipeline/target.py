@@ -5,6 +5,7 @@ A target that holds something is changed only with ``force``, or where the journ
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -113,21 +114,20 @@ class Target:
     """
 
     def __init__(self, found: Look, size: int, snapshot: str, journal: Journal, *, whole: bool = True) -> None:
-        """Opens it, noting in ``journal`` first; makes it ``size`` bytes long if it is a file and all of it is restored."""
+        """Opens it, noting in ``journal`` before it is changed; makes it ``size`` bytes long if it is a file and all of it is restored."""
         self.path = found.path
         self.device = found.device
         self.fresh = not found.device and not found.size
         self._created = found.size is None
-        entry = Entry(snapshot, found.path, size, *(found.identity or ()))
-        if whole:
-            journal.write(entry)
+        if whole and self._created:
+            journal.write(Entry(snapshot, found.path, size))
         try:
             self.fd = self._open()
             try:
                 self._claim(found)
                 if whole:
-                    if self._created:
-                        journal.write(Entry(snapshot, found.path, size, *_identity(self.fd)))
+                    # Not before it is claimed: a note of a restore that was turned away would let it overwrite the other's work later.
+                    journal.write(Entry(snapshot, found.path, size, *(found.identity or _identity(self.fd))))
                     if not found.device:
                         os.ftruncate(self.fd, size)
                 elif not found.device and (found.size or 0) < size:
@@ -154,6 +154,9 @@ class Target:
         status = os.fstat(self.fd)
         if found.identity is not None and (status.st_dev, status.st_ino) != found.identity[:2]:
             raise TargetError(f"target {self.path} was replaced while it was being opened")
+        if not self.device and status.st_size != (found.size or 0):
+            # Another restore may have been here in between; what this one takes for a file of zeros would hold that one's bytes.
+            raise TargetError(f"target {self.path} was changed while it was being opened; run the same restore again")
 
     def zero(self, offset: int, length: int) -> int:
         """Makes the range zeros where it is not; returns the bytes changed. Nothing to do in a fresh file."""
@@ -171,6 +174,10 @@ class Target:
             if not self.device:  # Whoever made the file may have been killed before its name was durable.
                 sync_directory(Path(self.path).parent)
         except OSError as error:
+            # What could not be written stays in the page cache and counts as clean (fsync(2)): the next restore would compare with
+            # that, find it right, and sync nothing. So it has to be read from the disk again.
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
             raise target_error(self.path, error) from error
 
     def close(self) -> None:

@@ -99,3 +99,42 @@ def test_errors_are_told_apart() -> None:
     assert isinstance(target_error("t", OSError(28, "No space left on device")), TargetFull)
     assert isinstance(target_error("t", OSError(122, "Disk quota exceeded")), TargetFull)
     assert not isinstance(target_error("t", OSError(5, "Input/output error")), TargetFull)
+
+
+def test_a_file_that_grew_while_it_was_opened_is_not_taken_for_empty(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.touch()
+    found = look(path)
+    path.write_bytes(b"another restore's")
+    with pytest.raises(TargetError, match="changed"):
+        Target(found, 1000, ID, _journal(tmp_path, path))
+    assert path.read_bytes() == b"another restore's"
+
+
+def test_what_a_failed_sync_left_in_memory_is_not_compared_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = _open(tmp_path, tmp_path / "out")
+    forgotten: list[tuple[int, int, int, int]] = []
+
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "posix_fadvise", lambda *call: forgotten.append(call))
+    with pytest.raises(TargetError):
+        target.sync()
+    assert forgotten == [(target.fd, 0, 0, os.POSIX_FADV_DONTNEED)]
+    target.close()
+
+
+def test_a_restore_that_was_turned_away_may_not_overwrite_the_other_one_later(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.touch()
+    seen_empty = look(path)
+    journal = _journal(tmp_path, path)
+    other = _open(tmp_path, path)
+    with pytest.raises(TargetError, match="another restore"):
+        Target(seen_empty, 1000, "cd" * 16, journal)
+    other.close()
+    with pytest.raises(TargetError, match="--force"):
+        check(look(path), 1000, "cd" * 16, journal, force=False)
+    check(look(path), 1000, ID, journal, force=False)
