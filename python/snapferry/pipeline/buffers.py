@@ -22,6 +22,7 @@ class BufferPool:
         self._budget = budget
         self._gate = asyncio.Semaphore(most)
         self._free: list[memoryview] = []
+        self._waiting: list[asyncio.Future[memoryview]] = []
         self._reserved = 0
 
     async def __aenter__(self) -> Self:
@@ -38,19 +39,53 @@ class BufferPool:
         """A writable buffer of ``size`` bytes, holding anything; waits until one is free."""
         await self._gate.acquire()
         try:
-            if self._free:
-                return self._free.pop()
-            await self._budget.acquire(self.size)
+            return self._free.pop() if self._free else await self._another()
         except BaseException:
             self._gate.release()
             raise
-        self._reserved += self.size
+
+    def release(self, buffer: memoryview) -> None:
+        """Takes a buffer back; nothing may use it any more."""
+        self._hand_on(buffer)
+        self._gate.release()
+
+    async def _another(self) -> memoryview:
+        """A new buffer, or one that is released before the budget has room for a new one: what has room may wait for this very pool."""
+        given: asyncio.Future[memoryview] = asyncio.get_running_loop().create_future()
+        asking = asyncio.create_task(self._budget.acquire(self.size))
+        both: set[asyncio.Future[memoryview] | asyncio.Future[int]] = {given, asking}
+        self._waiting.append(given)
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._let_go(asking)
+            if given.done():
+                self._hand_on(given.result())
+            raise
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(given)
+        if given.done():
+            self._let_go(asking)
+            return given.result()
+        self._reserved += asking.result()
+        return self._make()
+
+    def _hand_on(self, buffer: memoryview) -> None:
+        if self._waiting:
+            self._waiting.pop(0).set_result(buffer)
+        else:
+            self._free.append(buffer)
+
+    def _let_go(self, asking: asyncio.Task[int]) -> None:
+        """Of what was asked of the budget and is not needed: a grant that came already is given back, else none comes."""
+        if not asking.done():
+            asking.cancel()
+        elif not asking.cancelled() and asking.exception() is None:
+            self._budget.release(asking.result())
+
+    def _make(self) -> memoryview:
         memory = mmap.mmap(-1, self.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with contextlib.suppress(OSError, AttributeError):
             memory.madvise(mmap.MADV_HUGEPAGE)
         return memoryview(memory)
-
-    def release(self, buffer: memoryview) -> None:
-        """Takes a buffer back; nothing may use it any more."""
-        self._free.append(buffer)
-        self._gate.release()

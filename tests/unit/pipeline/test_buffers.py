@@ -80,3 +80,43 @@ async def test_unreachable_and_unreadable_are_told_apart() -> None:
         await fetcher.read(Attempts(PACK), 0, memoryview(bytearray(4)))
     assert caught.value.answered
     assert [damage.object for damage in fetcher.damage] == [names.pack(PACK)]
+
+
+async def test_who_waits_for_the_budget_takes_a_buffer_that_is_released_before() -> None:
+    budget = ByteBudget(64 << 10)
+    async with BufferPool(budget, 32 << 10, 3) as pool:
+        one = await pool.acquire()
+        await budget.acquire(32 << 10)  # Somebody else's, who waits for this pool to be left.
+        waiting = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0.01)
+        pool.release(one)
+        async with asyncio.timeout(5):
+            assert await waiting is one
+        assert budget.statistics().waiting == 0
+        budget.release(32 << 10)
+        pool.release(one)
+    assert budget.available == budget.total
+
+
+@pytest.mark.parametrize("order", ["released first", "granted first"])
+async def test_a_buffer_and_a_grant_at_once_and_cancelled_lose_neither(order: str) -> None:
+    budget = ByteBudget(64 << 10)
+    for cancelled in (False, True):
+        async with BufferPool(budget, 32 << 10, 2) as pool:
+            one = await pool.acquire()
+            await budget.acquire(32 << 10)
+            waiting = asyncio.create_task(pool.acquire())
+            await asyncio.sleep(0.01)
+            steps = [lambda one=one, pool=pool: pool.release(one), lambda: budget.release(32 << 10)]
+            for step in steps if order == "released first" else reversed(steps):
+                step()
+            if cancelled:
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            else:
+                pool.release(await waiting)
+            await asyncio.sleep(0)
+            for buffer in [await pool.acquire(), await pool.acquire()]:
+                pool.release(buffer)
+        assert budget.available == budget.total
