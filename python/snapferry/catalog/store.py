@@ -94,6 +94,12 @@ class Catalog:
         rows = self._select("SELECT id, payload FROM snapshots WHERE repository = :repository", repository=repository)
         return dict(rows)
 
+    def generation(self, repository: str, volume: str) -> int:
+        """The greatest generation of the volume in any snapshot ever remembered; 0 if there is none."""
+        query = "SELECT max(generation) FROM snapshots WHERE repository = :repository AND volume = :volume"
+        ((greatest,),) = self._select(query, repository=repository, volume=volume)
+        return int(greatest or 0)
+
     def remember_commits(self, repository: str, commits: Iterable[KnownCommit]) -> None:
         """Adds commits; one that is there already stays as it is, since a commit never changes."""
         self._write(

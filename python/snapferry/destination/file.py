@@ -83,6 +83,8 @@ class FileDestination:
         self._descriptors = Descriptors(_OPEN_FILES)
         # Directories whose own names are known to be durable.
         self._durable_directories: set[str] = set()
+        # Which directory the root was when it was first looked at: (device, inode).
+        self._place: tuple[int, int] | None = None
         self._closed = False
 
     @classmethod
@@ -213,7 +215,11 @@ class FileDestination:
 
     def _create(self, step: Step, key: str, data: memoryview) -> bool:
         try:
-            return self._create_below_root(step, key, data)
+            self._check_root()
+            created = self._create_below_root(step, key, data)
+            # Again: what was written while the root was unmounted lies below the mount point, where nobody will look for it.
+            self._check_root()
+            return created
         except FileNotFoundError as error:
             # Somebody removed a directory that was there: the next attempt makes it anew.
             self._durable_directories.clear()
@@ -298,7 +304,6 @@ class FileDestination:
 
     def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
         pending = [prefix]
-        first = True
         while pending:
             above = pending.pop()
             try:
@@ -315,10 +320,8 @@ class FileDestination:
                             except FileNotFoundError:
                                 continue
             except (FileNotFoundError, NotADirectoryError):
-                # It vanished, or there is nothing of that prefix: but not so a missing root.
-                if first and not os.path.isdir(self._root):
-                    raise
-            first = False
+                pass  # It vanished, or there is nothing of that prefix: unless the root itself did, which is looked at below.
+        self._check_root()
 
     def _delete(self, _step: Step, key: str) -> None:
         path = self._path(key)
@@ -338,6 +341,7 @@ class FileDestination:
             # stat tells a missing directory from one that may not be looked at.
             os.stat(self._root)
             raise NotADirectoryError(errno.ENOTDIR, "is not a directory", self._root)
+        self._check_root()
         wanted = os.R_OK | os.X_OK | (os.W_OK if writable else 0)
         if not os.access(self._root, wanted):
             raise PermissionError(
@@ -345,6 +349,14 @@ class FileDestination:
             )
         if writable:
             self._remove_stale()
+
+    def _check_root(self) -> None:
+        """Raises unless the root is the directory it was: where a disk was unmounted there is an empty one of the same name."""
+        status = os.stat(self._root)
+        place = (status.st_dev, status.st_ino)
+        self._place = self._place or place
+        if place != self._place:
+            raise DestinationUnreachable(f"{self._root} is another directory than when it was opened; was it unmounted?", self._name)
 
     def _remove_stale(self) -> None:
         try:

@@ -74,7 +74,8 @@ class Exporting:
             series = listing.of_volume(volume)
             reference = series[-1] if series else None
             compared = self._parent(listing, volume, parent, reference.snapshot if reference else None)
-            draft = self._draft(source, volume, block_size, tags, compared, reference.snapshot if reference else None)
+            latest = reference.snapshot if reference else None
+            draft = self._draft(source, volume, block_size, tags, compared, latest, await self._memory.generation(volume))
             engine = membership.config.engine
             sizing = export_sizing(membership.tools.budget.total, draft.block_size, engine.threads)
             # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
@@ -143,9 +144,16 @@ class Exporting:
         return found
 
     def _draft(
-        self, source: Source, volume: str, block_size: int | None, tags: Mapping[str, str], parent: Snapshot | None, latest: Snapshot | None
+        self,
+        source: Source,
+        volume: str,
+        block_size: int | None,
+        tags: Mapping[str, str],
+        parent: Snapshot | None,
+        latest: Snapshot | None,
+        seen: int,
     ) -> Snapshot:
-        """The snapshot as far as it is known before a byte is read."""
+        """The snapshot as far as it is known before a byte is read. ``seen``: the greatest generation that this machine remembers."""
         known = parent or latest
         if known is not None and block_size not in (None, known.block_size):
             raise ConfigurationError(
@@ -154,7 +162,7 @@ class Exporting:
         return Snapshot(
             id=names.new_id(),
             volume=volume,
-            generation=(latest.generation if latest else 0) + 1,
+            generation=max(latest.generation if latest else 0, seen) + 1,
             created=objects.now(),
             size=source.size or 0,
             block_size=known.block_size if known else block_size or DEFAULT_BLOCK_SIZE,

@@ -12,7 +12,7 @@ from snapferry.pipeline.tools import Tools, make_tools
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.keyfile import read_key_file
-from snapferry.repository.opening import Members, open_members
+from snapferry.repository.opening import Members, check_place, open_members
 from snapferry.transport import ReplicaBoard, with_retry
 
 
@@ -89,7 +89,14 @@ class Membership:
                 failures[name] = problem
         configs = [self.config.destination(name) for name in wanted if name not in failures]
         opened, refused = await open_all(configs, self.tools.board, stack, writable=True)
-        return opened, {**failures, **refused}
+        failures.update(refused)
+        for name, problem in zip(
+            list(opened), await together(check_place(self.members, destination) for destination in opened.values()), strict=True
+        ):
+            if problem is not None:
+                failures[name] = problem
+                del opened[name]
+        return opened, failures
 
     async def close(self) -> None:
         """Closes destinations and threads."""

@@ -59,6 +59,10 @@ class Memory:
 
         return await self._call(note, [])
 
+    async def generation(self, volume: str) -> int:
+        """The greatest generation of the volume that this machine has seen anywhere, at destinations that do not answer now too."""
+        return await self._call(lambda catalog: catalog.generation(self._repository, volume), 0)
+
     async def note_snapshot(self, snapshot: Snapshot, destinations: Iterable[str]) -> None:
         """Remembers a snapshot that was just made, and who acknowledged it."""
 

@@ -70,6 +70,7 @@ class ExportPlan:
 class _Counts:
     sent: set[bytes] = field(default_factory=set)
     copied: dict[str, int] = field(default_factory=dict)
+    packs_copied: dict[str, set[bytes]] = field(default_factory=dict)
     bytes_new: int = 0
     blocks_new: int = 0
     blocks_zero: int = 0
@@ -114,6 +115,7 @@ class Export:
         self._advancing = asyncio.Lock()
         self._advanced = 0
         self._told = 0.0
+        self._ending = False  # A commit that was begun may be decided, whatever the store answers.
 
     @property
     def damage(self) -> list[Damage]:
@@ -131,7 +133,9 @@ class Export:
 
     def _too_few(self, failures: dict[str, BaseException], made: int) -> SnapferryError:
         copies = "1 copy" if self._plan.min_copies == 1 else f"{self._plan.min_copies} copies"
-        state = f"; {made} made, which is listed and which the next export completes" if made else "; nothing was committed"
+        state = (
+            f"; {made} made, and what was begun is listed and completed by the next export" if self._ending else "; nothing was committed"
+        )
         return combined(f"too few destinations are left to make {copies}{state}", failures)
 
     async def _run(self, begun: float) -> ExportResult:
@@ -287,6 +291,7 @@ class Export:
         acknowledged: set[str] = set()
 
         async def end(name: str) -> None:
+            self._ending = True
             try:
                 await self._prepared.sessions[name].end("committed", commit)
             except SnapferryError as error:
@@ -323,6 +328,7 @@ class Export:
                 return None
             finally:
                 self._counts.copied[name] = copier.bytes_copied.get(name, 0)
+                self._counts.packs_copied[name] = copier.copied.get(name, set())
             return name
 
         return [name for name in await together(one(name) for name in behind) if name is not None]
@@ -336,9 +342,8 @@ class Export:
         for name in names_behind:
             with contextlib.suppress(SnapferryError):
                 destination = self._prepared.destinations[name]
-                await copier.packs(
-                    destination, self._prepared.presence.packs.get(name, {}).keys() | self._counts.sent | copier.copied.get(name, set())
-                )
+                listed = self._prepared.presence.packs.get(name, {}).keys()
+                await copier.packs(destination, listed | self._counts.sent | self._counts.packs_copied.get(name, set()))
                 await copier.commit(destination)
             self._counts.copied[name] = self._counts.copied.get(name, 0) + copier.bytes_copied.get(name, 0)
 

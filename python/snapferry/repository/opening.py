@@ -206,6 +206,23 @@ async def _identify(members: Members) -> None:
                 members.damage.append(Damage(name, names.DESTINATION, str(identity)))
 
 
+async def check_place(members: Members, destination: Destination) -> SnapferryError | None:
+    """Why a destination that was opened once more is not the place it was: its disk is no longer mounted, say. None if it is.
+
+    What was written to such a place would be acknowledged, and nothing there would open it.
+    """
+    identity = await _destination_id(members.keyring, destination)
+    if isinstance(identity, ObjectNotFound):
+        return DestinationNotARepository(
+            f"the repository that was at {destination.url} is no longer there; is it mounted?", destination.name
+        )
+    if isinstance(identity, SnapferryError):
+        return identity
+    if identity != members.ids.get(destination.name):
+        return DestinationNotARepository(f"{destination.url} is another place now, with the id {identity}", destination.name)
+    return None
+
+
 async def _destination_id(keyring: _core.Keyring, destination: Destination) -> str | SnapferryError:
     try:
         data = await destination.read(names.DESTINATION, objects.SMALL_OBJECT_LIMIT)

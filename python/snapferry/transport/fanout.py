@@ -1,6 +1,6 @@
 """One object to many destinations at once, each with a cursor of its own, so that a slow or failing one never holds up the others.
 
-For objects that are named by their content (packs, segments): there a taken key is success. Sending never waits: what is in flight is
+For objects that are named by their content (packs, segments): there a taken key is success, once what is there was compared. Sending never waits: what is in flight is
 bounded by the byte budget of whoever sends. A destination with a final error gets nothing more, and what was queued for it is dropped.
 """
 
@@ -18,7 +18,10 @@ from typing import Self
 from typing_extensions import Buffer
 
 from snapferry.destination.contract import Destination
-from snapferry.errors import SnapferryError, worst_of
+from snapferry.errors import ObjectDamaged, SnapferryError, worst_of
+
+_COMPARED = 1 << 20
+"""So many bytes are read at once of an object that is there already."""
 
 
 class TooFewCopies(SnapferryError):
@@ -207,6 +210,8 @@ class FanOut:
             assert item.data is not None
             try:
                 created = await cursor.destination.create(item.key, item.data)
+                if not created:
+                    await _check_taken(cursor.destination, item.key, item.data)
             except Exception as error:  # noqa: BLE001 - whatever a store raises is the failure of this one store
                 self._fail(name, cursor, error)
                 return
@@ -273,6 +278,22 @@ class FanOut:
             raise self._broken
         if self._too_few():
             raise TooFewCopies(self._needed, self._failed)
+
+
+async def _check_taken(destination: Destination, key: str, data: Buffer) -> None:
+    """``ObjectDamaged`` unless what is there is this object: an attempt that failed may have left half of it at a store that should not."""
+    with memoryview(data).cast("B") as view:
+        _, size = await destination.read_tail(key, 0)
+        good = size == view.nbytes
+        scratch = bytearray(min(_COMPARED, view.nbytes))
+        at = 0
+        while good and at < size:
+            length = min(len(scratch), size - at)
+            await destination.read_into(key, at, memoryview(scratch)[:length])
+            good = scratch[:length] == view[at : at + length]
+            at += length
+    if not good:
+        raise ObjectDamaged(f"{key} is taken there by other bytes than its name says", destination.name)
 
 
 def _let_go_of_locals(error: BaseException) -> None:
