@@ -42,14 +42,14 @@ def export_command(
     skip_unreadable: bool,
     dry_run: bool,
 ) -> int:
-    """Back up SOURCE, a file or block device, to every destination at once.
+    """Back up SOURCE, a regular file, to every destination at once.
 
     What did not change since the volume's latest snapshot is read and compared, but not sent.
     """
     from snapferry.errors import ConfigurationError
 
     if source == "-":
-        raise ConfigurationError("reading a volume from standard input is not offered by this version yet; name a file or device")
+        raise ConfigurationError("reading a volume from standard input is not offered by this version yet; name a file")
     flags = {"placement.policy": placement} if placement is not None else {}
     config = invocation.load_config(flags)
     for name in to:
@@ -121,9 +121,10 @@ def _say(invocation: Invocation, result: ExportResult) -> None:
     for name in result.acknowledged:
         invocation.say(f"  {name}: acknowledged, sent {format_size(result.bytes_sent.get(name, 0))}")
     for name in result.behind:
-        invocation.say(f"  {name}: behind: {result.failures.get(name, 'it lacks this snapshot')}")
+        reason = str(result.failures.get(name, "it lacks this snapshot"))
+        invocation.warn(f"  {name}: behind: {reason.removeprefix(f'{name}: ')}; the next export brings it up to date")
     for offset, length in snapshot.unreadable:
-        invocation.say(f"  unreadable: {length} bytes at {offset}, recorded as such")
+        invocation.warn(f"  unreadable: {length} bytes at {offset}, recorded as such")
 
 
 def _tags(texts: tuple[str, ...]) -> dict[str, str]:

@@ -79,6 +79,11 @@ class Invocation:
         if not self.quiet and not self.json_lines:
             print(text, file=sys.stderr, flush=True)
 
+    def warn(self, text: str) -> None:
+        """What no one may miss who looks at the exit code alone, on standard error; ``--json`` says it in the document."""
+        if not self.json_lines:
+            print(text, file=sys.stderr, flush=True)
+
     def flush(self) -> None:
         """Hands standard output over to the system, which is when a closed pipe shows."""
         with to_stdout():

@@ -16,7 +16,7 @@ def common_options(function: F) -> F:
     """Adds ``--config --json -q -v``; they are noted in the ``Invocation`` and not passed on."""
     for option in (
         click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_note, help="Say more; errors come with a traceback."),
-        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_note, help="Say nothing but data and errors."),
+        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_note, help="Say nothing but data, warnings and errors."),
         click.option("--json", "json_lines", is_flag=True, expose_value=False, callback=_note, help="JSON, one object a line."),
         click.option("--config", "config_path", metavar="FILE", expose_value=False, callback=_note, help="The configuration file."),
     ):

@@ -96,18 +96,23 @@ def restore_line(result: RestoreResult) -> dict[str, Any]:
 def _say(invocation: Invocation, result: RestoreResult, target: str, dry_run: bool) -> None:
     from snapferry.config import format_size
 
+    if dry_run:
+        invocation.result(
+            f"dry run: {result.snapshot} ({format_size(result.size)}) may be restored to {target}; nothing was read or written"
+        )
+        return
     speed = format_size(result.size / result.seconds) + "/s" if result.seconds else ""
-    verb = "would restore" if dry_run else "restored"
     invocation.result(
-        f"{verb} {result.snapshot} to {target}: {format_size(result.size)} in {result.seconds:.1f} s ({speed}), wrote {format_size(result.bytes_written)}"
+        f"restored {result.snapshot} to {target}: {format_size(result.size)} in {result.seconds:.1f} s ({speed}), wrote {format_size(result.bytes_written)}"
     )
     for name, count in result.bytes_fetched.items():
         invocation.say(f"  {name}: fetched {format_size(count)}")
     for damage in result.damage:
-        invocation.say(f"  damaged at {damage.destination}: {damage.object}: {damage.reason}")
+        reason = damage.reason.removeprefix(f"{damage.destination}: ").removeprefix(f"{damage.object}: ")
+        invocation.warn(f"  damaged at {damage.destination}: {damage.object}: {reason}")
     if result.damage and not result.lost:
-        invocation.say("  all of it was healed from other replicas; `snapferry verify` lists what is damaged")
+        invocation.warn("  all of it was healed from other replicas; `snapferry verify` lists what is damaged")
     for offset, length in result.lost:
-        invocation.say(f"  LOST: {length} bytes at {offset}: no replica can supply them")
+        invocation.warn(f"  LOST: {length} bytes at {offset}: no replica can supply them")
     for offset, length in result.unreadable:
-        invocation.say(f"  unreadable at the source when it was exported: {length} bytes at {offset}")
+        invocation.warn(f"  unreadable at the source when it was exported: {length} bytes at {offset}")

@@ -90,6 +90,6 @@ def _show_warnings(invocation: Invocation) -> None:
     lines = _Lines(invocation)
     logger.handlers[:] = [lines]
     logger.propagate = False
-    logger.setLevel(logging.ERROR if invocation.quiet else logging.DEBUG if invocation.verbose else logging.WARNING)
+    logger.setLevel(logging.DEBUG if invocation.verbose else logging.WARNING)
 
     warnings.showwarning = lambda message, *_: logger.warning("%s", message)

@@ -25,6 +25,8 @@ def parse_destination(text: str, taken: Sequence[str] = ()) -> DestinationConfig
     """``[NAME=]URL`` as flags give it; a bare path is made absolute. Without a name it is ``near``, ``near-2`` and so on."""
     match = _NAMED_URL.fullmatch(text)
     name, url = (match[1], match[2]) if match else ("near", text)
+    if match is None and re.fullmatch(rf"{_NAME.pattern}=", text):
+        raise ConfigurationError(f"destination {text!r} has a name and no URL; write NAME=URL")
     count = 1
     while match is None and name in taken:
         count += 1

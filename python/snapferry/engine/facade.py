@@ -152,7 +152,7 @@ class Repository:
         """Brings a snapshot back to a file or block device; run again, it goes on where it was.
 
         Arguments:
-            snapshot: a volume (its latest), ``volume~N``, or 8 or more digits of an id.
+            snapshot: a volume (its latest), ``volume~N``, ``volume@TIME``, or 8 or more digits of an id.
             sources: names of the destinations to read from; all by default.
             range: (start, end) in bytes of the part to restore, at its place in the target; None as end is the volume's end.
             force: write over a target that is not empty.
@@ -165,7 +165,7 @@ class Repository:
         """
         membership, memory = self._both
         replicas = self._replicas(sources)
-        listed = await self._resolve(snapshot, replicas)
+        listed = await self._resolve(snapshot, membership.replicas, held_by=replicas)
         extent = None if range is None else (range[0], listed.snapshot.size if range[1] is None else range[1])
         plan = RestorePlan(listed.snapshot, target, self._config.repository.state_dir, extent, force, best_effort, dry_run)
         restore = Restore(
@@ -187,7 +187,7 @@ class Repository:
         """
         membership, memory = self._both
         replicas = self._replicas(sources)
-        listed = await self._resolve(snapshot, replicas)
+        listed = await self._resolve(snapshot, membership.replicas, held_by=replicas)
         reader = SnapshotReader(
             listed.snapshot,
             replicas,
@@ -285,6 +285,8 @@ class Repository:
             ]
             for name in replicas
         }
+        if snapshots is not None and not any(held.values()):
+            raise SnapshotNotFound(f"none of {', '.join(held)} holds what is to be verified")
         presence = await list_presence(replicas)
         loaded = await membership.cache.load(replicas, presence)
         verification = Verification(
@@ -314,8 +316,16 @@ class Repository:
         await memory.note_damage(loaded.damage)
         await self._listing(membership.replicas)
 
-    async def _resolve(self, reference: str, replicas: Mapping[str, Destination]) -> ListedSnapshot:
-        return (await self._listing(replicas)).resolve(reference)
+    async def _resolve(
+        self, reference: str, replicas: Mapping[str, Destination], held_by: Mapping[str, Destination] | None = None
+    ) -> ListedSnapshot:
+        """The snapshot that all ``replicas`` together know by that name: never an older one because somebody is to be read who is behind."""
+        listed = (await self._listing(replicas)).resolve(reference)
+        if held_by is not None and not set(listed.destinations) & set(held_by):
+            raise SnapshotNotFound(
+                f"{reference} is snapshot {listed.snapshot.id}, which {', '.join(listed.destinations)} hold and {', '.join(held_by)} does not"
+            )
+        return listed
 
     async def _listing(self, replicas: Mapping[str, Destination]) -> Listing:
         membership, memory = self._both

@@ -103,9 +103,11 @@ class SnapshotReader:
     async def stream(self, start: int = 0, end: int | None = None) -> AsyncIterator[memoryview]:
         """The bytes from ``start`` to before ``end`` (the volume's end unless given) in order, in pieces of some MiB, with read-ahead.
 
-        Raises as ``pread``.
+        Raises as ``pread``; ConfigurationError for what lies outside of the volume.
         """
-        end = self.size if end is None else min(end, self.size)
+        end = self.size if end is None else end
+        if not 0 <= start <= end <= self.size:
+            raise ConfigurationError(f"bytes {start} to {end} are not within the volume, which has {self.size}")
         ahead: deque[asyncio.Task[bytearray]] = deque()
         step = max(self.block_size, _STREAM)
         at = start

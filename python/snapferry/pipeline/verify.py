@@ -175,7 +175,8 @@ class Verification:
         self._read[name] += size
         if self._on_progress is not None:
             self._on_progress(Progress("verify", name, sum(self._read.values()), self._to_read, dict(self._read)))
-        return "; ".join(problems) or None
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        return "; ".join(problems[:3]) + more or None
 
     async def _name_extents(self, name: str, snapshot: Snapshot, seen: _Seen) -> None:
         """Which parts of the volume lie in the bad packs, as far as any destination's pages say so."""

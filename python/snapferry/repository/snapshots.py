@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from snapferry import _core
 from snapferry.destination import Destination
@@ -22,6 +23,7 @@ from snapferry.types import Damage, ListedSnapshot, Snapshot
 VOLUME_NAME = re.compile(r"[A-Za-z0-9._/-]+")
 _ID_PREFIX = re.compile(r"[0-9a-f]{8,32}")
 _BACK = re.compile(r"(?P<volume>[A-Za-z0-9._/-]+)~(?P<back>[0-9]{1,9})")
+_DATED = re.compile(r"(?P<volume>[A-Za-z0-9._/-]+)@(?P<time>.+)")
 _AT_ONCE = 64
 
 
@@ -54,7 +56,10 @@ class Listing:
         return sorted({item.snapshot.volume for item in self.snapshots.values()})
 
     def resolve(self, reference: str) -> ListedSnapshot:
-        """The snapshot that ``reference`` means: a volume (its latest), ``volume~N`` (N before it), or 8 or more digits of an id.
+        """The snapshot that ``reference`` means.
+
+        A volume (its latest), ``volume~N`` (N before it), ``volume@2026-11-22T10:00`` (the latest at that time, UTC unless it says otherwise),
+        or 8 or more digits of an id.
 
         Raises:
             SnapshotNotFound: there is none, or more than one.
@@ -66,6 +71,9 @@ class Listing:
             if steps < len(series):
                 return series[-1 - steps]
             raise SnapshotNotFound(f"volume {volume} has {len(series)} snapshots; there is no {reference}")
+        dated = _DATED.fullmatch(reference)
+        if dated and (series := self.of_volume(dated["volume"])):
+            return _latest_at(series, dated["time"])
         if _ID_PREFIX.fullmatch(reference):
             found = [item for item in self.snapshots.values() if item.snapshot.id.startswith(reference)]
             if len(found) == 1:
@@ -90,6 +98,19 @@ class Listing:
         if self.failures:
             hint += f" (not asked, because they failed: {', '.join(self.failures)})"
         return hint
+
+
+def _latest_at(series: list[ListedSnapshot], text: str) -> ListedSnapshot:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise SnapshotNotFound(f"{text!r} is no time such as 2026-11-22T10:00") from None
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    before = [item for item in series if item.snapshot.created <= time]
+    if not before:
+        volume, first = series[0].snapshot.volume, min(item.snapshot.created for item in series)
+        raise SnapshotNotFound(f"volume {volume} has no snapshot from {text} or before; its first is from {first:%Y-%m-%dT%H:%M:%SZ}")
+    return before[-1]
 
 
 def ordered(snapshots: Iterable[ListedSnapshot]) -> list[ListedSnapshot]:

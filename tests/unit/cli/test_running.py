@@ -95,12 +95,12 @@ def test_an_unforeseen_error_is_1_and_has_a_traceback_on_demand() -> None:
     assert said.splitlines()[-1].startswith("snapferry: unexpected")
 
 
-def test_warnings_are_said_and_quiet_hides_them() -> None:
+def test_warnings_are_said_also_where_it_is_quiet() -> None:
     program = PROGRAM.format(body="pass")
     said = subprocess.run([sys.executable, "-c", program, "work"], capture_output=True, text=True, check=True).stderr
     assert said.splitlines()[0] == "snapferry: warning: mind the gap"
     said = subprocess.run([sys.executable, "-c", program, "-q", "work"], capture_output=True, text=True, check=True).stderr
-    assert said.splitlines()[0] == "ready"
+    assert said.splitlines()[0] == "snapferry: warning: mind the gap"
     said = subprocess.run([sys.executable, "-c", program, "--json", "work"], capture_output=True, text=True, check=True).stderr
     assert json.loads(said.splitlines()[0]) == {"type": "warning", "schema_version": 1, "message": "mind the gap"}
 

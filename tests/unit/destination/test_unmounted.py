@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from snapferry.destination import durable
 from snapferry.destination import file as file_module
 from snapferry.destination.file import FileDestination
 from snapferry.errors import DestinationUnreachable
@@ -37,7 +38,7 @@ async def test_a_disk_unmounted_while_an_object_is_written_acknowledges_nothing(
     root = tmp_path / "root"
     (root / "tmp").mkdir(parents=True)
     destination = await FileDestination.open("near", str(root), writable=True)
-    real = file_module.rename_exclusive
+    real = durable.rename_exclusive
 
     def unmounted(old: str, new: str) -> bool:
         created = real(old, new)

@@ -353,3 +353,31 @@ async def test_diff(lab: Lab) -> None:
         await repository.export(MemorySource(DATA), volume="w", block_size=4 * BLOCK)
         with pytest.raises(SnapferryError, match="cannot be compared"):
             [extent async for extent in repository.diff("v", "w")]
+
+
+async def test_a_name_means_the_newest_there_is_wherever_it_is_read_from(make_lab: MakeLab) -> None:
+    lab = await make_lab()
+    async with lab.repository() as repository:
+        old = await repository.export(MemorySource(volume(1)), volume="v", block_size=BLOCK)
+        new = await repository.export(MemorySource(volume(2)), volume="v", to=["near"])
+        for name in ("v", new.id):
+            with pytest.raises(SnapshotNotFound, match=f"{new.id}, which near hold and far does not"):
+                await repository.restore(name, lab.directory / "out", sources=["far"])
+        assert not (lab.directory / "out").exists()
+        await repository.restore(old.id, lab.directory / "out", sources=["far"])
+        with pytest.raises(SnapshotNotFound, match="none of far holds"):
+            await repository.verify([new.id], destination="far")
+
+
+async def test_a_snapshot_by_time(make_lab: MakeLab) -> None:
+    lab = await make_lab()
+    async with lab.repository() as repository:
+        one = await repository.export(MemorySource(volume(1)), volume="v", block_size=BLOCK)
+        two = await repository.export(MemorySource(volume(2)), volume="v")
+        assert (await repository.show(f"v@{one.snapshot.created.isoformat()}")).snapshot.id == one.id
+        assert (await repository.show(f"v@{one.snapshot.created.replace(tzinfo=None).isoformat()}")).snapshot.id == one.id
+        assert (await repository.show("v@9999-01-01")).snapshot.id == two.id
+        with pytest.raises(SnapshotNotFound, match="its first is from"):
+            await repository.show("v@1999-01-01T10:00")
+        with pytest.raises(SnapshotNotFound, match="is no time"):
+            await repository.show("v@yesterday")

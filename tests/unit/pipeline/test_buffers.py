@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
@@ -107,7 +108,7 @@ async def test_a_buffer_and_a_grant_at_once_and_cancelled_lose_neither(order: st
             await budget.acquire(32 << 10)
             waiting = asyncio.create_task(pool.acquire())
             await asyncio.sleep(0.01)
-            steps = [lambda one=one, pool=pool: pool.release(one), lambda: budget.release(32 << 10)]
+            steps = [functools.partial(pool.release, one), functools.partial(budget.release, 32 << 10)]
             for step in steps if order == "released first" else reversed(steps):
                 step()
             if cancelled:
