@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from contextlib import AsyncExitStack
 
 from snapferry.config import Config, write_config
 from snapferry.destination import prepare_destination
 from snapferry.engine.membership import Membership, open_all
-from snapferry.errors import AccessDenied, SnapferryError
+from snapferry.errors import AccessDenied, CatalogError, SnapferryError
 from snapferry.repository.creating import create_repository as create_on
 from snapferry.repository.failures import combined
 from snapferry.repository.keyfile import create_key_file, read_key_file
 from snapferry.transport import ReplicaBoard
+
+logger = logging.getLogger(__name__)
 
 
 async def create_repository(config: Config) -> Config:
@@ -39,6 +43,7 @@ async def create_repository(config: Config) -> Config:
         secret = read_key_file(key_file) if os.path.lexists(key_file) else create_key_file(key_file)
         created = config.with_id(await create_on(opened, secret))
     write_config(created)
+    await asyncio.to_thread(_make_catalog, created)
     return created
 
 
@@ -63,7 +68,18 @@ async def connect(config: Config) -> Config:
     finally:
         await membership.close()
     write_config(connected)
+    await asyncio.to_thread(_make_catalog, connected)
     return connected
+
+
+def _make_catalog(config: Config) -> None:
+    """Makes the catalog's tables now, because that takes longer than all the rest of a command's start. It is a cache: trouble is a warning."""
+    from snapferry.catalog import Catalog
+
+    try:
+        Catalog(config.catalog_url()).close()
+    except CatalogError as error:
+        logger.warning("%s", error)
 
 
 def _refuse_existing(config: Config) -> None:
