@@ -75,7 +75,7 @@ class Keyring:
     def repository_id(self) -> bytes: ...
     def seal(self, kind: str, name: str, payload: Buffer) -> bytes:
         """A small object. ``kind``: destination, config (both authenticated, in the clear), session, end, commit, forgotten,
-        damaged, segment (all encrypted; session, end, commit, forgotten also signed). ``name`` is bound to it."""
+        damaged, segment, condemned, done (all encrypted; all but damaged and segment also signed). ``name`` is bound to it."""
     def open(self, kind: str, name: str, data: Buffer) -> bytes:
         """The payload of an object sealed with the same kind and name. ``DamagedError``, ``KeyMismatchError``, ``UnsupportedError``."""
 
@@ -158,6 +158,58 @@ class Manifest:
         """The ids of loaded blocks, 32 bytes each, one after another; zeros for holes. ``ValueError`` if a page is missing."""
     def packs(self, first: int, end: int) -> bytes:
         """The ids of all packs (data and manifest) that the loaded range names, one after another, each once."""
+    def any_lost(self) -> bool:
+        """Whether any page was given up."""
+    def resolve(self, index: Index, present: PackSet, first: int, end: int) -> tuple[bytes, bytes, list[tuple[int, int]]]:
+        """Where the loaded range lies now: where a place names a pack that is not ``present``, the index is asked for another one that is.
+
+        Returns (ids of the packs that hold its blocks and pages; ids of packs that are gone and held blocks which no other one holds;
+        (first, count) runs of those blocks). The index must have all of ``present`` declared usable.
+        """
+
+@final
+class PackSet:
+    """A set of packs, handed over once as ids of 32 bytes, one after another."""
+
+    def __new__(cls, ids: Buffer) -> PackSet: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, pack: bytes) -> bool: ...
+
+@final
+class Marker:
+    """What is reached from the roots of snapshots: packs with pages, and blocks. Shared subtrees are walked once."""
+
+    def __new__(cls, directory: str) -> Marker:
+        """``directory`` takes, in files without a name, what does not fit into memory."""
+    def manifest(self, keyring: Keyring, roots: RootsTuple, size: int, block_size: int) -> Manifest:
+        """The trees of one more snapshot, to be loaded once from end to end (``missing`` with ``places=False``); what was met before counts as zeros."""
+    def page_packs(self) -> bytes:
+        """The ids of the packs that hold pages that were reached, one after another."""
+    def sweep(self, index: Index, present: PackSet) -> list[tuple[bytes, int, int, bool]]:
+        """(pack, live bytes, all bytes, holds pages that are reached) of every pack in ``present`` that the index describes; bytes of records.
+
+        For each needed block one record is chosen to be live. Packs added with ``add_pack`` and not mapped as a segment are not looked at.
+        ``DamagedError`` if a needed block lies in no pack that is present; ``ValueError`` if the marking is not complete.
+        """
+    def live_records(self, index: Index, present: PackSet, of: PackSet) -> list[tuple[bytes, list[tuple[int, int]]]]:
+        """By pack in ``of`` the (offset, length) of its live records, as ``sweep`` chooses them."""
+    def rescued(self, index: Index, present: PackSet, condemned: PackSet) -> bytes:
+        """The ids of the condemned packs that are needed after all. Raises as ``sweep``."""
+
+@final
+class Repacker:
+    """Copies live records into new packs: opened, proven, sealed anew."""
+
+    def __new__(cls, keyring: Keyring, workers: Workers, *, session: bytes, capacity: int) -> Repacker: ...
+    def take(self, header: Buffer, start: int, data: Buffer, records: list[tuple[int, int]]) -> list[Pack]:
+        """Copies the records (offset, length) of the pack with that header out of ``data``, which begins at ``start`` of it; returns full packs.
+
+        ``DamagedError`` if a record is not what its id promises; nothing was copied then.
+        """
+    def finish(self) -> list[Pack]:
+        """The last pack, if anything is in it."""
+    def segments(self) -> list[Segment]:
+        """Index segments of all packs finished so far."""
 
 def missing_for_diff(a: Manifest, b: Manifest, first: int, end: int) -> tuple[list[Fetch], list[Fetch]]:
     """What each must be fed to compare the range; equal subtrees are never asked for. Both empty: ready."""

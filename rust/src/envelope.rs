@@ -51,11 +51,15 @@ pub enum Kind {
     Damaged = 7,
     /// An index segment.
     Segment = 8,
+    /// What a collection is going to delete.
+    Condemned = 9,
+    /// That a collection has deleted it.
+    Done = 10,
 }
 
 impl Kind {
     /// All kinds with their names.
-    pub const NAMES: [(&'static str, Kind); 8] = [
+    pub const NAMES: [(&'static str, Kind); 10] = [
         ("destination", Kind::Destination),
         ("config", Kind::Config),
         ("session", Kind::Session),
@@ -64,6 +68,8 @@ impl Kind {
         ("forgotten", Kind::Forgotten),
         ("damaged", Kind::Damaged),
         ("segment", Kind::Segment),
+        ("condemned", Kind::Condemned),
+        ("done", Kind::Done),
     ];
 
     /// The kind of that name.
@@ -80,7 +86,10 @@ impl Kind {
     }
 
     fn signed(self) -> bool {
-        matches!(self, Kind::Session | Kind::End | Kind::Commit | Kind::Forgotten)
+        matches!(
+            self,
+            Kind::Session | Kind::End | Kind::Commit | Kind::Forgotten | Kind::Condemned | Kind::Done
+        )
     }
 
     fn overhead(self) -> usize {

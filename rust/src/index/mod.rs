@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use segment::{Prefix, Segment, build, prefix};
+pub use segment::{Prefix, Segment, SegmentEntries, build, prefix};
 
 use self::filter::Filter;
 use crate::bytes::Id;
@@ -46,6 +46,25 @@ struct Loaded {
     usable: Vec<bool>,
 }
 
+/// One segment, to be walked.
+#[derive(Clone)]
+pub struct View<'a> {
+    bytes: &'a [u8],
+    segment: &'a Segment,
+}
+
+impl<'a> View<'a> {
+    /// The packs it names, in the order of their numbers.
+    pub fn packs(&self) -> impl Iterator<Item = Id> + use<'a> {
+        self.segment.packs(self.bytes).map(|(id, _)| id)
+    }
+
+    /// Its entries in ascending order of their prefixes.
+    pub fn entries(&self) -> SegmentEntries<'a> {
+        self.segment.entries(self.bytes)
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     segments: Vec<Loaded>,
@@ -61,9 +80,9 @@ impl Inner {
     /// Takes the newest segment into the filter; all of them anew where it has no room, which is seldom.
     fn sift(&mut self) {
         let Some(newest) = self.segments.last() else { return };
-        let fresh = !self.filter.has_room(newest.segment.entries);
+        let fresh = !self.filter.has_room(newest.segment.count);
         if fresh {
-            let all = self.segments.iter().map(|it| it.segment.entries).sum();
+            let all = self.segments.iter().map(|it| it.segment.count).sum();
             self.filter = Filter::with_room(all);
         }
         let from = if fresh { 0 } else { self.segments.len() - 1 };
@@ -180,10 +199,18 @@ impl Index {
         })
     }
 
+    /// Hands all segments to `look`, mapped and held, but not what `add_pack` added; none is added meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&[View<'_>]) -> T) -> T {
+        let inner = self.read();
+        let views: Vec<View<'_>> =
+            inner.segments.iter().map(|it| View { bytes: it.bytes.get(), segment: &it.segment }).collect();
+        look(&views)
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         let inner = self.read();
-        inner.segments.iter().map(|loaded| loaded.segment.entries).sum::<usize>() + inner.found.len()
+        inner.segments.iter().map(|loaded| loaded.segment.count).sum::<usize>() + inner.found.len()
     }
 
     /// Whether there is none.

@@ -89,7 +89,7 @@ fn leading(prefix: &[u8], bits: u32) -> u32 {
 /// Where the parts of a segment lie in its bytes, all checked.
 pub struct Segment {
     /// How many entries it has.
-    pub entries: usize,
+    pub count: usize,
     /// Its last 32 bytes, which tell it from others.
     pub checksum: Id,
     bits: u32,
@@ -128,7 +128,7 @@ impl Segment {
             return damaged("an index segment whose counts do not fit its length");
         }
         let checksum = Reader::new(hash).array()?;
-        let segment = Self { entries, checksum, bits, packs, packs_at, fanout_at, entries_at };
+        let segment = Self { count: entries, checksum, bits, packs, packs_at, fanout_at, entries_at };
         let mut last = 0;
         for value in 0..=(1usize << bits) {
             let before = segment.before(bytes, value);
@@ -156,11 +156,16 @@ impl Segment {
 
     /// The prefixes of its entries.
     pub fn prefixes<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Prefix> + use<'a> {
-        bytes[self.entries_at..self.entries_at + self.entries * ENTRY].chunks_exact(ENTRY).map(|entry| {
+        bytes[self.entries_at..self.entries_at + self.count * ENTRY].chunks_exact(ENTRY).map(|entry| {
             let mut out = [0; 16];
             out.copy_from_slice(&entry[..16]);
             out
         })
+    }
+
+    /// All of its entries, in order.
+    pub fn entries<'a>(&self, bytes: &'a [u8]) -> SegmentEntries<'a> {
+        SegmentEntries(bytes[self.entries_at..self.entries_at + self.count * ENTRY].chunks_exact(ENTRY))
     }
 
     /// How many entries come before that value of the leading bits.
@@ -209,6 +214,18 @@ impl Segment {
         let at = (ordinal < self.packs).then(|| self.packs_at + ordinal * PACK)?;
         let pack = Reader::new(bytes.get(at..)?).array().ok()?;
         Some((ordinal, Place::checked(pack, offset, length).ok()?))
+    }
+}
+
+/// Walks a segment: (prefix, number of the pack in the segment's own list, offset, length).
+pub struct SegmentEntries<'a>(std::slice::ChunksExact<'a, u8>);
+
+impl Iterator for SegmentEntries<'_> {
+    type Item = (Prefix, u32, u32, u32);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut reader = Reader::new(self.0.next()?);
+        Some((reader.array().ok()?, reader.u32().ok()?, reader.u32().ok()?, reader.u32().ok()?))
     }
 }
 

@@ -26,7 +26,7 @@ mod reader;
 
 pub use builder::{FinishedPack, NewRecord, PackBuilder};
 pub use opened::Opened;
-pub use reader::{Entry, Tail, check_pack, open_record, read_tail};
+pub use reader::{Entry, Tail, check_pack, open_record, proven_block, read_tail};
 
 use crate::bytes::{Id, Reader, hex, magic};
 use crate::cipher::{Suite, TAG};

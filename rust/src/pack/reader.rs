@@ -47,6 +47,15 @@ pub fn with_record<T>(
     bytes: &[u8],
     use_of: impl FnOnce(&RecordHeader, &[u8]) -> T,
 ) -> Result<T> {
+    with_stored(key, bytes, |header, _, plain| use_of(header, plain))
+}
+
+/// As `with_record`, and hands over the stored bytes too, before the plain ones.
+fn with_stored<T>(
+    key: &PackKey,
+    bytes: &[u8],
+    use_of: impl FnOnce(&RecordHeader, &[u8], &[u8]) -> T,
+) -> Result<T> {
     let header = RecordHeader::parse(bytes)?;
     let stored = header.stored as usize;
     if bytes.len() != stored + OVERHEAD {
@@ -71,15 +80,30 @@ pub fn with_record<T>(
                 return damaged("a raw record whose two lengths differ");
             }
             open(plain)?;
-        } else {
-            STORED.with_borrow_mut(|buffer| {
-                let buffer = sized(buffer, stored);
-                open(buffer)?;
-                codec::decode(codec, buffer, plain)
-            })?;
+            return Ok(use_of(&header, plain, plain));
         }
-        Ok(use_of(&header, plain))
+        STORED.with_borrow_mut(|buffer| {
+            let buffer = sized(buffer, stored);
+            open(buffer)?;
+            codec::decode(codec, buffer, plain)?;
+            Ok(use_of(&header, buffer, plain))
+        })
     })
+}
+
+/// Opens a record of a block and proves that it is the one its header names; hands over header, stored and plain bytes.
+pub fn proven_block<T>(
+    keys: &Keyring,
+    key: &PackKey,
+    bytes: &[u8],
+    use_of: impl FnOnce(&RecordHeader, &[u8], &[u8]) -> T,
+) -> Result<T> {
+    with_stored(key, bytes, |header, stored, plain| {
+        if header.kind != RecordKind::Block as u8 || record_id(keys, RecordKind::Block, plain) != header.id {
+            return damaged("a record whose contents are not what its id promises");
+        }
+        Ok(use_of(header, stored, plain))
+    })?
 }
 
 fn sized(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {

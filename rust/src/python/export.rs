@@ -33,7 +33,8 @@ impl PyPack {
         Self { buffer: pack.buffer, length: pack.length, id: pack.id, workers: workers.clone() }
     }
 
-    fn all(packs: Vec<FinishedPack>, workers: &Arc<Workers>) -> Vec<Self> {
+    /// All of them, whose buffers go back to `workers`.
+    pub fn all(packs: Vec<FinishedPack>, workers: &Arc<Workers>) -> Vec<Self> {
         packs.into_iter().map(|pack| Self::new(pack, workers)).collect()
     }
 }

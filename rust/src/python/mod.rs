@@ -1,5 +1,6 @@
 //! The Python boundary: argument shapes, exceptions, and the GIL released around whatever touches more than a page.
 
+mod collect;
 mod export;
 mod identity;
 mod index;
@@ -107,6 +108,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("BuiltWrongError", py.get_type::<BuiltWrongError>())?;
     identity::register(module)?;
     index::register(module)?;
+    collect::register(module)?;
     export::register(module)?;
     restore::register(module)
 }

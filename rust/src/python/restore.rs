@@ -1,10 +1,12 @@
 //! The way back: manifests, plans, and writing to a target.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::collect::PyPackSet;
 use super::identity::{PyKeyring, PyWorkers};
 use super::index::PyIndex;
 use super::{PyFetch, RootsArgument, fetches, numbered, roots_in, split_ids};
@@ -14,16 +16,26 @@ use crate::outside::{SharedBytes, WritableBytes, descriptor};
 use crate::plan::Plan;
 use crate::stretches::Stretch;
 
+/// (packs, missing packs, lost runs).
+type PyResolved<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, Vec<(u64, u64)>);
+
 /// One snapshot's trees.
 #[pyclass(frozen, name = "Manifest", module = "snapferry._core")]
 pub struct PyManifest(pub Arc<Manifest>, u64, usize);
+
+impl PyManifest {
+    /// Wraps a manifest of a volume of that size and block size.
+    pub fn new_from(manifest: Manifest, size: u64, block_size: usize) -> Self {
+        Self(Arc::new(manifest), size, block_size)
+    }
+}
 
 #[pymethods]
 impl PyManifest {
     #[new]
     fn new(keyring: &PyKeyring, roots: RootsArgument, size: u64, block_size: usize) -> PyResult<Self> {
         let manifest = Manifest::new(keyring.0.clone(), roots_in(roots)?, size, block_size)?;
-        Ok(Self(Arc::new(manifest), size, block_size))
+        Ok(Self::new_from(manifest, size, block_size))
     }
 
     #[getter]
@@ -63,6 +75,23 @@ impl PyManifest {
 
     fn packs<'py>(&self, py: Python<'py>, first: u64, end: u64) -> Bound<'py, PyBytes> {
         PyBytes::new(py, py.detach(|| self.0.packs(first, end)).as_flattened())
+    }
+
+    fn any_lost(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.0.any_lost())
+    }
+
+    fn resolve<'py>(
+        &self,
+        py: Python<'py>,
+        index: &PyIndex,
+        present: &PyPackSet,
+        first: u64,
+        end: u64,
+    ) -> PyResult<PyResolved<'py>> {
+        let found = py.detach(|| self.0.resolve(&index.0, &present.0, first, end))?;
+        let flat = |ids: HashSet<Id>| PyBytes::new(py, ids.into_iter().collect::<Vec<_>>().as_flattened());
+        Ok((flat(found.packs), flat(found.missing), found.lost))
     }
 }
 
