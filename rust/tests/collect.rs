@@ -85,6 +85,34 @@ fn repository(volumes: &[Vec<u8>]) -> (Store, Vec<Exported>) {
     (store, exported)
 }
 
+/// Trees of two levels whose leaves are shared between snapshots, and met twice within one: each is walked once, none is left out.
+#[test]
+fn shared_subtrees_are_walked_once_and_none_is_passed_over() {
+    let mut blocks = vec![0u8; 1100];
+    for (at, number) in [(0, 1), (255, 2), (256, 3), (300, 4), (600, 5), (1099, 6)] {
+        blocks[at] = number;
+    }
+    let first = volume(&blocks);
+    blocks[600] = 7;
+    let second = volume(&blocks);
+    let mut store = Store::new();
+    let one = store.export(&first, None, 64, 64 * BLOCK);
+    let other = store.export(&second, Some(&one), 64, 64 * BLOCK);
+    let packs = indexed(&store);
+    let index = index_of(&packs);
+    let present: HashSet<Id> = store.packs.keys().copied().collect();
+    for (snapshots, volumes) in [
+        (vec![&one], vec![first.as_slice()]),
+        (vec![&other], vec![second.as_slice()]),
+        (vec![&one, &other, &one], vec![first.as_slice(), second.as_slice()]),
+    ] {
+        let marker = mark(&store, &snapshots);
+        let (_, records) = sweep(&marker, &index, &present, &present).unwrap();
+        let wanted = needed(&store, &volumes);
+        assert_eq!(records.values().map(Vec::len).sum::<usize>(), wanted.len());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
