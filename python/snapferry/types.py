@@ -101,7 +101,7 @@ class Progress:
         sent: bytes acknowledged (export) or fetched (restore) per destination.
     """
 
-    operation: Literal["export", "restore", "verify", "copy", "rebuild"]
+    operation: Literal["export", "restore", "verify", "copy", "rebuild", "prune"]
     subject: str
     done: int
     total: int | None
@@ -182,3 +182,68 @@ class VerifyResult:
     def exit_code(self) -> int:
         """4 where damage was found, healable or not; 3 where something could not be looked at; else 0."""
         return 4 if self.damage else 3 if self.unverified else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a prune did, or would do, at one destination; sizes in bytes of objects.
+
+    Attributes:
+        packs_deleted, bytes_freed: packs that nobody needs, and what their going gives back; copies made of their live parts are taken off.
+        packs_repacked, bytes_repacked: of the packs deleted, those whose live parts were copied into new packs; and how much that was.
+        bytes_kept: of the packs that stay, copies included. bytes_unused: of these, what nobody needs.
+    """
+
+    destination: str
+    packs_deleted: int
+    bytes_freed: int
+    packs_repacked: int
+    bytes_repacked: int
+    bytes_kept: int
+    bytes_unused: int
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What a prune did; ``failures`` maps the destinations where it could not be done to the reason."""
+
+    destinations: tuple[Pruned, ...]
+    failures: dict[str, BaseException]
+    seconds: float
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where a destination failed."""
+        return 3 if self.failures else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """One snapshot that was, or would be, let go: where, and where it could not be."""
+
+    snapshot: Snapshot
+    destinations: tuple[str, ...]
+    failures: dict[str, BaseException] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetResult:
+    """What a forget did.
+
+    Attributes:
+        kept: snapshot id to the reasons why it stays, by destination.
+        failures: destinations that could not be looked at or written to.
+        bytes_freed: what a prune would give back then, by destination; told for a dry run only.
+    """
+
+    forgotten: tuple[Forgotten, ...]
+    kept: dict[str, dict[str, tuple[str, ...]]]
+    failures: dict[str, BaseException]
+    bytes_freed: dict[str, int] = field(default_factory=dict)
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where it could not be done everywhere."""
+        return 3 if self.failures or any(item.failures for item in self.forgotten) else 0

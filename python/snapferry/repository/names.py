@@ -21,10 +21,13 @@ DAMAGED = "damaged/"
 COLLECT = "collect/"
 
 END = "end"
+CONDEMNED = "condemned"
+DONE = "done"
 
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _BEAT = re.compile(r"0|[1-9][0-9]{0,8}")
+_COLLECTION = re.compile(rf"{COLLECT}([1-9][0-9]{{0,17}})/({CONDEMNED}|{DONE})")
 
 
 def new_id() -> str:
@@ -68,6 +71,21 @@ def forgotten(snapshot_id: str) -> str:
     return FORGOTTEN + snapshot_id
 
 
+def damaged(pack_id: bytes) -> str:
+    """Of the note that a copy of a pack is bad."""
+    return DAMAGED + pack_id.hex()
+
+
+def condemned(number: int) -> str:
+    """Of what the collection of that number, from 1 on, is going to delete."""
+    return f"{COLLECT}{number}/{CONDEMNED}"
+
+
+def done(number: int) -> str:
+    """Of the word that a collection has deleted what it condemned."""
+    return f"{COLLECT}{number}/{DONE}"
+
+
 def parse_key_slot(key: str) -> str | None:
     """The slot's id, or None."""
     return _suffix(key, KEYS, _HEX32)
@@ -108,6 +126,12 @@ def parse_session(key: str) -> tuple[str, str] | None:
     if key.startswith(SESSIONS) and _HEX32.fullmatch(session) and (rest == END or _BEAT.fullmatch(rest)):
         return session, rest
     return None
+
+
+def parse_collection(key: str) -> tuple[int, str] | None:
+    """(number of a collection, ``condemned`` or ``done``), or None."""
+    match = _COLLECTION.fullmatch(key)
+    return (int(match[1]), match[2]) if match else None
 
 
 def _suffix(key: str, prefix: str, pattern: re.Pattern[str]) -> str | None:

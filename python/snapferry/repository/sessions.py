@@ -7,7 +7,6 @@ session's id is its snapshot's id, so that a listing alone shows which commits s
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
+from snapferry.repository.collections import condemned_now, list_collections
 from snapferry.repository.small import open_object, read_object
 from snapferry.repository.snapshots import read_commit
 from snapferry.types import Snapshot
 
 BEAT_SECONDS = 300.0
-_COLLECTION = re.compile(r"collect/(0|[1-9][0-9]{0,17})/(condemned|done)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +29,11 @@ class Begun:
 
     Attributes:
         has_parent: the parent's commit was there, in good order, before and after it was pinned.
-        collecting: a collection is under way whose condemned packs this version cannot tell; so no pack there is to be built on.
-        collection: the newest collection seen.
+        condemned: packs that are going to be deleted there: not to be built on, and not to be taken for present.
     """
 
     has_parent: bool
-    collecting: bool
-    collection: int
+    condemned: frozenset[bytes]
 
 
 class Session:
@@ -61,22 +58,34 @@ class Session:
         self._beat = 0
         self._collection = 0
         self.bytes_sent = 0
+        self.relies_on: Callable[[frozenset[bytes]], bool] = bool
+        """Whether the session relies on any of these packs; on any at all, unless it is told better."""
 
     async def begin(self) -> Begun:
-        """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order."""
+        """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order.
+
+        What open collections have condemned is not to be used; so the newest of them counts as accepted, which the next beat says.
+        """
         had_parent = await self._parent_there()
-        before, _ = await self._collections()
-        self._collection = before
+        self._collection = (await list_collections(self._destination)).newest
         await self._create_beat()
         has_parent = had_parent and await self._parent_there()
-        self._collection, collecting = await self._collections()
-        return Begun(has_parent, collecting, self._collection)
+        newest, condemned = await condemned_now(self._keyring, self._destination)
+        if newest > self._collection:
+            self._collection = newest
+            self._beat += 1
+            await self._create_beat()
+        return Begun(has_parent, condemned)
 
     async def beat(self) -> None:
-        """One more sign of life; ``Fenced`` if somebody else beats under this id."""
+        """One more sign of life; ``Fenced`` if somebody else beats under this id.
+
+        A collection that has come up is accepted if nothing that it condemned is relied on. Else the collector waits for the session's end.
+        """
+        newest, condemned = await condemned_now(self._keyring, self._destination)
+        if newest > self._collection and not self.relies_on(condemned):
+            self._collection = newest
         self._beat += 1
-        newest, _ = await self._collections()
-        self._collection = max(self._collection, newest)
         await self._create_beat()
 
     async def beat_forever(self, interval: float = BEAT_SECONDS) -> None:
@@ -111,9 +120,7 @@ class Session:
             volume=self._volume,
             at=objects.now(),
             nonce=secrets.token_hex(16),
-            parent=parent.id if parent else None,
-            ids=objects.root_object(parent.roots.ids) if parent else None,
-            places=objects.root_object(parent.roots.places) if parent else None,
+            parent=objects.pin_object(parent) if parent else None,
             collection=self._collection,
         )
         key = names.beat(self._id, self._beat)
@@ -130,15 +137,6 @@ class Session:
             return await read_commit(self._keyring, self._destination, self._parent.id) == self._parent
         except (ObjectNotFound, ObjectDamaged):
             return False
-
-    async def _collections(self) -> tuple[int, bool]:
-        """(newest collection or 0, whether one is under way)."""
-        seen: dict[int, set[str]] = {}
-        async for info in self._destination.list(names.COLLECT):
-            match = _COLLECTION.fullmatch(info.key)
-            if match:
-                seen.setdefault(int(match[1]), set()).add(match[2])
-        return max(seen, default=0), any("done" not in states for states in seen.values())
 
 
 async def finish_commits(
@@ -163,18 +161,31 @@ async def finish_commits(
         key = names.session_end(session_id)
         try:
             payload = await read_object(keyring, destination, "end", key, objects.END_LIMIT)
-            commit = _decided_commit(keyring, payload, session_id, destination.name)
+            commit = decided_commit(keyring, payload, session_id, destination.name)
         except (ObjectDamaged, ObjectNotFound) as error:
             if on_damage is not None:
                 on_damage(key, str(error))
             continue
         if commit is not None:
             await create_checked(destination, names.snapshot(session_id), commit)
+            if await _let_go(destination, session_id):
+                # Forgotten between our look and the copy: the note wins, and the copy must not outlive it.
+                await destination.delete(names.snapshot(session_id))
+                continue
             finished.append(session_id)
     return finished
 
 
-def _decided_commit(keyring: _core.Keyring, payload: bytes, session_id: str, where: str) -> bytes | None:
+async def _let_go(destination: Destination, snapshot_id: str) -> bool:
+    try:
+        await destination.read_tail(names.forgotten(snapshot_id), 0)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def decided_commit(keyring: _core.Keyring, payload: bytes, session_id: str, where: str) -> bytes | None:
+    """The whole commit object in the payload of a session's end, checked; None if the session ended without one."""
     end = objects.decode(objects.EndObject, payload, names.session_end(session_id))
     if end.session != session_id or end.outcome != "committed" or end.commit is None:
         return None
