@@ -1,1 +1,1 @@
-"""What is kept, and what of the rest is given back: pure decisions over frozen values. Pipelines carry them out."""
+"""What becomes of snapshots and packs over time: decided by pure functions, carried out by pipelines and the engine."""
