@@ -75,7 +75,7 @@ class Keyring:
     def repository_id(self) -> bytes: ...
     def seal(self, kind: str, name: str, payload: Buffer) -> bytes:
         """A small object. ``kind``: destination, config (both authenticated, in the clear), session, end, commit, forgotten,
-        damaged, segment, condemned, done (all encrypted; all but damaged and segment also signed). ``name`` is bound to it."""
+        damaged, segment, condemned, delete, done (all encrypted; all but damaged and segment also signed). ``name`` is bound to it."""
     def open(self, kind: str, name: str, data: Buffer) -> bytes:
         """The payload of an object sealed with the same kind and name. ``DamagedError``, ``KeyMismatchError``, ``UnsupportedError``."""
 

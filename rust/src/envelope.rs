@@ -51,15 +51,17 @@ pub enum Kind {
     Damaged = 7,
     /// An index segment.
     Segment = 8,
-    /// What a collection is going to delete.
+    /// What a collection may delete.
     Condemned = 9,
-    /// That a collection has deleted it.
-    Done = 10,
+    /// What it deletes.
+    Delete = 10,
+    /// That it has.
+    Done = 11,
 }
 
 impl Kind {
     /// All kinds with their names.
-    pub const NAMES: [(&'static str, Kind); 10] = [
+    pub const NAMES: [(&'static str, Kind); 11] = [
         ("destination", Kind::Destination),
         ("config", Kind::Config),
         ("session", Kind::Session),
@@ -69,6 +71,7 @@ impl Kind {
         ("damaged", Kind::Damaged),
         ("segment", Kind::Segment),
         ("condemned", Kind::Condemned),
+        ("delete", Kind::Delete),
         ("done", Kind::Done),
     ];
 
@@ -86,10 +89,8 @@ impl Kind {
     }
 
     fn signed(self) -> bool {
-        matches!(
-            self,
-            Kind::Session | Kind::End | Kind::Commit | Kind::Forgotten | Kind::Condemned | Kind::Done
-        )
+        use Kind::{Commit, Condemned, Delete, Done, End, Forgotten, Session};
+        matches!(self, Session | End | Commit | Forgotten | Condemned | Delete | Done)
     }
 
     fn overhead(self) -> usize {

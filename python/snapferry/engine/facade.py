@@ -223,18 +223,19 @@ class Repository:
         """A snapshot, and which destinations hold its commit and packs; names and errors as ``restore``."""
         membership, memory = self._both
         listed = await self._resolve(snapshot, membership.replicas)
-        found = await inspect(listed.snapshot, membership.replicas, listed.destinations, membership.tools)
+        opener = index_opener(membership.cache, membership.replicas)
+        found = await inspect(listed.snapshot, membership.replicas, listed.destinations, membership.tools, opener)
         await memory.note_damage(found.damage)
         from snapferry.repository import names
 
-        needed = {names.pack(pack) for pack in found.needed} | {names.snapshot(listed.snapshot.id)}
+        needed = {names.pack(pack) for packs in found.needed.values() for pack in packs} | {names.snapshot(listed.snapshot.id)}
         damage = [item for item in await memory.damage() if item.object in needed]
         replicas = [
             ReplicaDetails(
                 name,
                 name in listed.destinations,
                 len(found.present.get(name, ())),
-                len(found.needed) - len(found.present.get(name, ())),
+                len(found.needed.get(name, ())) - len(found.present.get(name, ())),
                 tuple(item for item in damage if item.destination == name),
             )
             for name in membership.replicas
@@ -289,8 +290,9 @@ class Repository:
             raise SnapshotNotFound(f"none of {', '.join(held)} holds what is to be verified")
         presence = await list_presence(replicas)
         loaded = await membership.cache.load(replicas, presence)
+        loaded.index.declare_usable(b"".join({pack for packs in presence.packs.values() for pack in packs}))
         verification = Verification(
-            replicas, held, presence, dict(loaded.index.packs()), membership.cache, membership.tools,
+            replicas, held, presence, loaded.index, membership.cache, membership.tools,
             read_data=read_data, everything=snapshots is None, on_progress=on_progress,
         )  # fmt: skip
         result = await verification.run(

@@ -70,7 +70,6 @@ class ExportPlan:
 class _Counts:
     sent: set[bytes] = field(default_factory=set)
     copied: dict[str, int] = field(default_factory=dict)
-    packs_copied: dict[str, set[bytes]] = field(default_factory=dict)
     bytes_new: int = 0
     blocks_new: int = 0
     blocks_zero: int = 0
@@ -164,6 +163,7 @@ class Export:
         """Signs of life at every destination while the block runs; a fenced session counts as a failed destination."""
 
         async def beat(name: str) -> None:
+            self._prepared.sessions[name].relies_on = lambda packs: self._relies_on(name, packs)
             try:
                 await self._prepared.sessions[name].beat_forever(self._plan.beat_seconds)
             except Fenced as error:
@@ -176,6 +176,10 @@ class Export:
             for task in beats:
                 task.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
+
+    def _relies_on(self, name: str, packs: frozenset[bytes]) -> bool:
+        """Whether any of these packs may be built on at a destination: it was listed there before, or its sending has begun."""
+        return not packs.isdisjoint(self._prepared.presence.packs.get(name, {})) or not packs.isdisjoint(self._counts.sent)
 
     async def _make(self, fanout: FanOut) -> Snapshot:
         """Everything up to the commit: reads, sends, and returns the snapshot as it is to be committed."""
@@ -321,14 +325,13 @@ class Export:
         async def one(name: str) -> str | None:
             try:
                 presence = self._prepared.presence.packs.get(name, {}).keys() | self._counts.sent
-                await copier.packs(self._prepared.destinations[name], presence)
+                await copier.packs(self._prepared.destinations[name], presence, self._prepared.avoided.get(name, frozenset()))
                 await copier.segments(self._prepared.destinations[name], self._prepared.loaded.segments)
             except SnapferryError as error:
                 fanout.fail(name, error)
                 return None
             finally:
                 self._counts.copied[name] = copier.bytes_copied.get(name, 0)
-                self._counts.packs_copied[name] = copier.copied.get(name, set())
             return name
 
         return [name for name in await together(one(name) for name in behind) if name is not None]
@@ -341,15 +344,14 @@ class Export:
         copier = self._copier(reference, tuple(name for name in self._prepared.holders if name in healthy))
         for name in names_behind:
             with contextlib.suppress(SnapferryError):
-                destination = self._prepared.destinations[name]
-                listed = self._prepared.presence.packs.get(name, {}).keys()
-                await copier.packs(destination, listed | self._counts.sent | self._counts.packs_copied.get(name, set()))
-                await copier.commit(destination)
+                await copier.bring(self._prepared.destinations[name])
             self._counts.copied[name] = self._counts.copied.get(name, 0) + copier.bytes_copied.get(name, 0)
 
     def _copier(self, snapshot: Snapshot, healthy: tuple[str, ...]) -> CatchUp:
-        sources = {name: self._prepared.destinations[name] for name in healthy if name in self._prepared.destinations}
-        return CatchUp(snapshot, sources, self._tools)
+        prepared = self._prepared
+        sources = {name: prepared.destinations[name] for name in healthy if name in prepared.destinations}
+        present = self._counts.sent.union(*(prepared.presence.packs.get(name, {}) for name in sources))
+        return CatchUp(snapshot, sources, self._tools, prepared.loaded.index, present)
 
     async def _abandon(self, fanout: FanOut) -> None:
         """Says, where that is still possible, that nothing comes any more. Only a courtesy: a session without a beat is ended by others."""

@@ -47,6 +47,7 @@ class ExtentReader:
         self._tools = tools
         self._open_index = open_index
         self._index: _core.Index | None = None
+        self._named: set[bytes] = set()
         self._opening = asyncio.Lock()
 
     async def deliver(self, plan: _core.Plan, put: Deliver) -> None:
@@ -65,6 +66,8 @@ class ExtentReader:
             if added:
                 await self._learn(plan)
                 await self._read_all(added, put)
+                if not await threads.run(plan.lost):
+                    self._fetcher.forgive(self._named)
 
     async def _learn(self, plan: _core.Plan) -> None:
         await together(self._learn_one(plan, *fetch) for fetch in await self._tools.threads.run(plan.headers))
@@ -113,4 +116,5 @@ class ExtentReader:
         async with self._opening:
             if self._index is None:
                 self._index = await self._open_index()
+                self._named = {pack for pack, _ in self._index.packs()}
         return self._index

@@ -22,12 +22,13 @@ COLLECT = "collect/"
 
 END = "end"
 CONDEMNED = "condemned"
+DELETE = "delete"
 DONE = "done"
 
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _BEAT = re.compile(r"0|[1-9][0-9]{0,8}")
-_COLLECTION = re.compile(rf"{COLLECT}([1-9][0-9]{{0,17}})/({CONDEMNED}|{DONE})")
+_COLLECTION = re.compile(rf"{COLLECT}([0-9]{{10}})/({CONDEMNED}|{DELETE}|{DONE})")
 
 
 def new_id() -> str:
@@ -76,14 +77,9 @@ def damaged(pack_id: bytes) -> str:
     return DAMAGED + pack_id.hex()
 
 
-def condemned(number: int) -> str:
-    """Of what the collection of that number, from 1 on, is going to delete."""
-    return f"{COLLECT}{number}/{CONDEMNED}"
-
-
-def done(number: int) -> str:
-    """Of the word that a collection has deleted what it condemned."""
-    return f"{COLLECT}{number}/{DONE}"
+def collection(number: int, part: str) -> str:
+    """Of a part (``condemned``, ``delete``, ``done``) of the collection of that number, from 1 on. Ten digits: listed in order, the newest comes last."""
+    return f"{COLLECT}{number:010d}/{part}"
 
 
 def parse_key_slot(key: str) -> str | None:
@@ -129,7 +125,7 @@ def parse_session(key: str) -> tuple[str, str] | None:
 
 
 def parse_collection(key: str) -> tuple[int, str] | None:
-    """(number of a collection, ``condemned`` or ``done``), or None."""
+    """(number of a collection, which part of it), or None."""
     match = _COLLECTION.fullmatch(key)
     return (int(match[1]), match[2]) if match else None
 

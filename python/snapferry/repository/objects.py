@@ -126,23 +126,29 @@ class ForgottenObject(msgspec.Struct, frozen=True):
 
 
 class CondemnedObject(msgspec.Struct, frozen=True):
-    """``collect/<n>/condemned``: what a collection is going to delete.
+    """``collect/<n>/condemned``: what a collection may delete.
 
     Attributes:
         packs: ids of 32 bytes, one after another.
-        ended, notes: the sessions that had ended, and the snapshots that had been let go, when this was published. The objects of these
-            are deleted by the collection after this one.
+        ended: the sessions that had ended when this was published. Their objects are deleted by the collection after this one.
     """
 
     collection: Count
     at: Utc
     packs: bytes
     ended: list[Hex16] = []
-    notes: list[Hex16] = []
+
+
+class DeleteObject(msgspec.Struct, frozen=True):
+    """``collect/<n>/delete``: what of it is deleted; ``packs`` as in ``condemned``."""
+
+    collection: Count
+    at: Utc
+    packs: bytes
 
 
 class DoneObject(msgspec.Struct, frozen=True):
-    """``collect/<n>/done``: what was condemned and not needed after all is deleted."""
+    """``collect/<n>/done``: it is deleted."""
 
     collection: Count
     at: Utc

@@ -51,8 +51,8 @@ class Reached:
 
     Attributes:
         trees: of all commits that count, and of all pins.
-        ended: by session that has ended, the keys of its objects, ``end`` last.
-        uncommitted: those of them that ended without a commit.
+        ended: by session that has ended, the keys of its objects, the first beat first and ``end`` last.
+        uncommitted: those of them that ended without a commit. half_removed: those of these that somebody has begun to remove.
         live: the others.
         copies, notes: ids below ``snapshots/`` and ``forgotten/``.
     """
@@ -60,6 +60,7 @@ class Reached:
     trees: frozenset[Tree] = frozenset()
     ended: dict[str, list[str]] = field(default_factory=dict)
     uncommitted: frozenset[str] = frozenset()
+    half_removed: frozenset[str] = frozenset()
     live: list[LiveSession] = field(default_factory=list)
     copies: frozenset[str] = frozenset()
     notes: frozenset[str] = frozenset()
@@ -124,18 +125,21 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
         else:
             live.append(LiveSession(session, read.volume, newest, read.at.timestamp(), read.collection))
 
-    ended = {session: parts for session, parts in sessions.items() if names.END in parts}
+    # Without its first beat a session is being tidied away, and nothing else of it counts.
+    gone = {session for session, parts in sessions.items() if "0" not in parts}
+    ended = {session: parts for session, parts in sessions.items() if names.END in parts or session in gone}
+    uncommitted |= gone
     work: list[Callable[[], Coroutine[None, None, None]]] = [partial(commit, snapshot) for snapshot in sorted(copies - notes)]
-    work += [partial(end, session) for session in sorted(ended.keys() - copies - notes)]
+    work += [partial(end, session) for session in sorted(ended.keys() - gone - copies - notes)]
     work += [partial(pin, session, [int(part) for part in parts]) for session, parts in sorted(sessions.items()) if session not in ended]
     for start in range(0, len(work), _AT_ONCE):
         await together(call() for call in work[start : start + _AT_ONCE])
     keys = {session: _keys(session, parts) for session, parts in ended.items()}
-    return Reached(frozenset(found), keys, frozenset(uncommitted), live, frozenset(copies), frozenset(notes))
+    return Reached(frozenset(found), keys, frozenset(uncommitted), frozenset(gone), live, frozenset(copies), frozenset(notes))
 
 
 def _keys(session: str, parts: list[str]) -> list[str]:
-    """Beats first: as long as its end is there a session counts as ended."""
+    """The first beat first: without it the rest does not count. The end last: as long as it is there nobody can end the session otherwise."""
     beats = sorted(int(part) for part in parts if part != names.END)
     return [*(names.beat(session, number) for number in beats), names.session_end(session)]
 

@@ -15,7 +15,7 @@ from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
-from snapferry.repository.collections import condemned_now, list_collections
+from snapferry.repository.collections import list_collections, packs_to_avoid
 from snapferry.repository.small import open_object, read_object
 from snapferry.repository.snapshots import read_commit
 from snapferry.types import Snapshot
@@ -29,11 +29,11 @@ class Begun:
 
     Attributes:
         has_parent: the parent's commit was there, in good order, before and after it was pinned.
-        condemned: packs that are going to be deleted there: not to be built on, and not to be taken for present.
+        avoided: packs that are deleted there, or about to be: not to be built on, not to be taken for present, not to be put there again.
     """
 
     has_parent: bool
-    condemned: frozenset[bytes]
+    avoided: frozenset[bytes]
 
 
 class Session:
@@ -64,26 +64,26 @@ class Session:
     async def begin(self) -> Begun:
         """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order.
 
-        What open collections have condemned is not to be used; so the newest of them counts as accepted, which the next beat says.
+        What the newest collection has condemned is not to be used; so it counts as accepted, which the next beat says.
         """
         had_parent = await self._parent_there()
         self._collection = (await list_collections(self._destination)).newest
         await self._create_beat()
         has_parent = had_parent and await self._parent_there()
-        newest, condemned = await condemned_now(self._keyring, self._destination)
+        newest, avoided = await packs_to_avoid(self._keyring, self._destination)
         if newest > self._collection:
             self._collection = newest
             self._beat += 1
             await self._create_beat()
-        return Begun(has_parent, condemned)
+        return Begun(has_parent, avoided)
 
     async def beat(self) -> None:
         """One more sign of life; ``Fenced`` if somebody else beats under this id.
 
         A collection that has come up is accepted if nothing that it condemned is relied on. Else the collector waits for the session's end.
         """
-        newest, condemned = await condemned_now(self._keyring, self._destination)
-        if newest > self._collection and not self.relies_on(condemned):
+        newest, avoided = await packs_to_avoid(self._keyring, self._destination)
+        if newest > self._collection and not self.relies_on(avoided):
             self._collection = newest
         self._beat += 1
         await self._create_beat()
@@ -102,13 +102,20 @@ class Session:
     async def end(self, outcome: str, commit: bytes | None = None) -> None:
         """Decides how the session ended; with ``committed``, creates the commit's copy under ``snapshots/`` too.
 
+        A commit is preceded by one more beat: a clone that has beaten since it was made meets the other one there. And it counts only if the
+        first beat is still there after it: the objects of a session that was fenced long ago are gone, and then its end could be created anew.
+
         Raises:
             Fenced: somebody else has decided already. DestinationError: as the destination raises it.
         """
         described = objects.EndObject(self._id, outcome, objects.now(), None if commit is None else objects.pack_commit(commit))  # type: ignore[arg-type]
         key = names.session_end(self._id)
+        if commit is not None:
+            await self.beat()
         await self._create(key, self._keyring.seal("end", key, objects.encode(described)))
         if commit is not None:
+            if not await is_there(self._destination, names.beat(self._id, 0)):
+                raise Fenced(f"{self._destination.name}: session {self._id} was given up and tidied away by a prune; run the export again")
             await create_checked(self._destination, names.snapshot(self._id), commit)
             self.bytes_sent += len(commit)
 
@@ -139,10 +146,19 @@ class Session:
             return False
 
 
+async def fence(keyring: _core.Keyring, destination: Destination, session_id: str) -> None:
+    """Ends somebody's session that has gone silent, unless it has ended by itself."""
+    key = names.session_end(session_id)
+    described = objects.EndObject(session_id, "fenced", objects.now())
+    await destination.create(key, keyring.seal("end", key, objects.encode(described)))
+
+
 async def finish_commits(
     keyring: _core.Keyring, destination: Destination, on_damage: Callable[[str, str], object] | None = None
 ) -> list[str]:
     """Creates the copies under ``snapshots/`` that killed writers did not come to; returns the ids of those snapshots.
+
+    An end counts only while the first beat of its session is there (see ``Session.end``).
 
     Arguments:
         on_damage: called with the key and the reason for an end that cannot be read.
@@ -166,19 +182,16 @@ async def finish_commits(
             if on_damage is not None:
                 on_damage(key, str(error))
             continue
-        if commit is not None:
+        if commit is not None and await is_there(destination, names.beat(session_id, 0)):
             await create_checked(destination, names.snapshot(session_id), commit)
-            if await _let_go(destination, session_id):
-                # Forgotten between our look and the copy: the note wins, and the copy must not outlive it.
-                await destination.delete(names.snapshot(session_id))
-                continue
             finished.append(session_id)
     return finished
 
 
-async def _let_go(destination: Destination, snapshot_id: str) -> bool:
+async def is_there(destination: Destination, key: str) -> bool:
+    """Whether an object exists."""
     try:
-        await destination.read_tail(names.forgotten(snapshot_id), 0)
+        await destination.read_tail(key, 0)
     except ObjectNotFound:
         return False
     return True
