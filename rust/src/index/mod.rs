@@ -1,12 +1,14 @@
 //! Where a block lies, by the first 16 bytes of its keyed id: mapped sorted segments, and what was added in memory.
 
 mod filter;
+mod merge;
 pub mod segment;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use merge::{NewSegment, fitting, merge_segments, seal_plain};
 pub use segment::{Prefix, Segment, build, prefix};
 
 use self::filter::Filter;
