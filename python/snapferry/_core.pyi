@@ -128,6 +128,13 @@ class Index:
     def __len__(self) -> int:
         """How many entries there are, unusable ones included."""
 
+def merge_segments(keyring: Keyring, paths: list[str], drop_packs: Buffer) -> list[Segment]:
+    """Segments that say together what the plain segments at ``paths`` say, but for the packs of ``drop_packs`` (ids, one after another).
+
+    Each file is called by the id of its segment. Each result names all of these as replaced: they may be deleted once every result
+    is stored. Empty where no pack stays. Holds all entries in memory, twice: give it some at a time. ``DamagedError`` for a bad file.
+    """
+
 @final
 class Manifest:
     """One snapshot's two trees, read page by page. It asks for what it lacks (``missing``) and is fed (``feed``)."""

@@ -9,9 +9,8 @@ use rayon::prelude::*;
 use crate::block::{self, ZERO};
 use crate::bytes::Id;
 use crate::codec::{Codec, Encoder};
-use crate::envelope::{self, Kind};
 use crate::error::{Error, Result};
-use crate::index::{Index, IndexedPack, build};
+use crate::index::{Index, IndexedPack, NewSegment, build, fitting, seal_plain};
 use crate::keys::Keyring;
 use crate::manifest::{Found, ManifestWriter, Stored};
 use crate::pack::{
@@ -67,39 +66,17 @@ struct State {
     finished: HashMap<Id, IndexedPack>,
 }
 
-/// A segment, ready to be sent and to be cached.
-pub struct NewSegment {
-    /// Hex of BLAKE3 of `data`.
-    pub id: String,
-    /// The sealed object.
-    pub data: Vec<u8>,
-    /// For the local cache.
-    pub plain: Vec<u8>,
-}
-
 /// Seals the segment of those packs.
 pub fn seal_segment(keys: &Keyring, packs: &[IndexedPack]) -> Result<NewSegment> {
-    let plain = build(packs, &[]);
-    // Its name is the hash of its bytes, which cannot be bound into them.
-    let data = envelope::seal(keys, Kind::Segment, "index", &plain)?;
-    Ok(NewSegment { id: blake3::hash(&data).to_string(), data, plain })
+    seal_plain(keys, build(packs, &[]))
 }
-
-/// Entries of one segment: some 28 MiB.
-const SEGMENT_ENTRIES: usize = 1 << 20;
 
 /// Seals as many segments as it takes for any number of packs, so that each can be read back whole.
 pub fn seal_segments(keys: &Keyring, packs: &[IndexedPack]) -> Result<Vec<NewSegment>> {
     let mut rest = packs;
     let mut segments = Vec::new();
     while !rest.is_empty() {
-        let mut entries = 0;
-        let fits = |pack: &&IndexedPack| {
-            entries += pack.entries.len() + 1;
-            entries <= SEGMENT_ENTRIES
-        };
-        let count = rest.iter().take_while(fits).count().max(1);
-        let (now, later) = rest.split_at(count);
+        let (now, later) = rest.split_at(fitting(rest.iter().map(|pack| pack.entries.len())));
         segments.push(seal_segment(keys, now)?);
         rest = later;
     }

@@ -1,12 +1,14 @@
 //! Where a block lies, by the first 16 bytes of its keyed id: mapped sorted segments, and what was added in memory.
 
 mod filter;
+mod merge;
 pub mod segment;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub use merge::{NewSegment, fitting, merge_segments, seal_plain};
 pub use segment::{Prefix, Segment, SegmentEntries, build, prefix};
 
 use self::filter::Filter;
@@ -61,7 +63,7 @@ impl<'a> View<'a> {
 
     /// Its entries in ascending order of their prefixes.
     pub fn entries(&self) -> SegmentEntries<'a> {
-        self.segment.entries(self.bytes)
+        self.segment.walk(self.bytes)
     }
 }
 
@@ -80,9 +82,9 @@ impl Inner {
     /// Takes the newest segment into the filter; all of them anew where it has no room, which is seldom.
     fn sift(&mut self) {
         let Some(newest) = self.segments.last() else { return };
-        let fresh = !self.filter.has_room(newest.segment.count);
+        let fresh = !self.filter.has_room(newest.segment.entries);
         if fresh {
-            let all = self.segments.iter().map(|it| it.segment.count).sum();
+            let all = self.segments.iter().map(|it| it.segment.entries).sum();
             self.filter = Filter::with_room(all);
         }
         let from = if fresh { 0 } else { self.segments.len() - 1 };
@@ -210,7 +212,7 @@ impl Index {
     /// How many entries there are.
     pub fn len(&self) -> usize {
         let inner = self.read();
-        inner.segments.iter().map(|loaded| loaded.segment.count).sum::<usize>() + inner.found.len()
+        inner.segments.iter().map(|loaded| loaded.segment.entries).sum::<usize>() + inner.found.len()
     }
 
     /// Whether there is none.

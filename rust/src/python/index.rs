@@ -1,7 +1,7 @@
 //! The index, and the segments it is made of.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
@@ -12,10 +12,10 @@ use super::identity::PyKeyring;
 use super::{PyFetch, fetch, split_ids};
 use crate::bytes::Id;
 use crate::error::Error;
-use crate::index::{Index, IndexedPack};
+use crate::index::{Index, IndexedPack, NewSegment};
 use crate::outside::SharedBytes;
 use crate::pack::{Tail, read_tail};
-use crate::packer::{NewSegment, seal_segments};
+use crate::packer::seal_segments;
 
 /// A new index segment.
 #[pyclass(frozen, name = "Segment", module = "snapferry._core")]
@@ -104,7 +104,24 @@ impl PyIndex {
     }
 }
 
+#[pyfunction]
+fn merge_segments(
+    py: Python<'_>,
+    keyring: &PyKeyring,
+    paths: Vec<PathBuf>,
+    drop_packs: &Bound<'_, PyAny>,
+) -> PyResult<Vec<PySegment>> {
+    let drop_packs = SharedBytes::get(drop_packs)?;
+    let segments = py.detach(|| {
+        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let drop_packs: HashSet<Id> = split_ids(drop_packs.bytes())?.collect();
+        crate::index::merge_segments(&keyring.0, &paths, &drop_packs)
+    })?;
+    Ok(segments.into_iter().map(PySegment).collect())
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PySegment>()?;
-    module.add_class::<PyIndex>()
+    module.add_class::<PyIndex>()?;
+    module.add_function(wrap_pyfunction!(merge_segments, module)?)
 }
