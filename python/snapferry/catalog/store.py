@@ -123,12 +123,12 @@ class Catalog:
             ],
         )
 
-    def drop_commits(self, repository: str, ids: Iterable[str]) -> None:
-        """Drops commits, and where they were seen: of snapshots that were forgotten on purpose."""
-        rows = [{"repository": repository, "snapshot": snapshot} for snapshot in ids]
-        with self._transaction(write=True) as connection:
-            connection.executemany("DELETE FROM snapshots WHERE repository = :repository AND id = :snapshot", rows)
-            connection.executemany("DELETE FROM replicas WHERE repository = :repository AND snapshot = :snapshot", rows)
+    def drop_seen(self, repository: str, snapshot: str, destinations: Iterable[str]) -> None:
+        """A snapshot was let go at these destinations. Its commit is kept: it is what a generation seen is told by."""
+        self._write(
+            "DELETE FROM replicas WHERE repository = :repository AND destination = :destination AND snapshot = :snapshot",
+            [{"repository": repository, "destination": destination, "snapshot": snapshot} for destination in destinations],
+        )
 
     def seen(self, repository: str, destination: str) -> frozenset[str]:
         """Ids of the snapshots that were ever seen at this destination."""

@@ -12,18 +12,23 @@ from typing import Self
 from snapferry.config import Config, load_config
 from snapferry.destination import Destination
 from snapferry.engine.exporting import Exporting
+from snapferry.engine.forgetting import Forgetting
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
+from snapferry.engine.pruning import prune
 from snapferry.engine.values import ReplicaDetails, SnapshotDetails
 from snapferry.errors import ConfigurationError, SnapshotNotFound
+from snapferry.lifecycle.retention import RetentionPolicy
 from snapferry.pipeline.compare import differences
 from snapferry.pipeline.extent_reader import index_opener
 from snapferry.pipeline.fetching import Fetcher
 from snapferry.pipeline.inspect import inspect
+from snapferry.pipeline.prune import MAX_UNUSED, PrunePlan
 from snapferry.pipeline.reader import SnapshotReader
 from snapferry.pipeline.rebuild import rebuild_index
 from snapferry.pipeline.restore import Restore, RestorePlan
 from snapferry.pipeline.verify import Verification
+from snapferry.pipeline.waiting import LEASE_SECONDS
 from snapferry.repository.failures import combined
 from snapferry.repository.presence import list_presence
 from snapferry.repository.snapshots import Listing, list_snapshots, ordered
@@ -31,8 +36,10 @@ from snapferry.source import Source, open_source
 from snapferry.types import (
     Damage,
     ExportResult,
+    ForgetResult,
     ListedSnapshot,
     ProgressCallback,
+    PruneResult,
     RestoreResult,
     VerifyResult,
 )
@@ -305,6 +312,58 @@ class Repository:
         else:
             await memory.note_damage(result.damage)
         return result
+
+    async def forget(
+        self,
+        snapshots: Sequence[str] = (),
+        *,
+        policy: RetentionPolicy | None = None,
+        destinations: Sequence[str] | None = None,
+        dry_run: bool = False,
+    ) -> ForgetResult:
+        """Lets snapshots go, at each destination by what that one holds. Their data stays until ``prune``.
+
+        Arguments:
+            snapshots: without a policy, names of single snapshots as in ``restore`` (never a volume's name alone); with one, names of the
+                volumes it is for, all by default.
+            policy: what to keep of each volume; see ``snapferry.RetentionPolicy``.
+            destinations: names; all by default.
+            dry_run: tell what would go, and what a prune would give back then; write nothing.
+
+        Raises:
+            ConfigurationError: nothing is named and the policy is empty. SnapshotNotFound: as ``restore``. DestinationError: none can be used.
+        """
+        membership, memory = self._both
+        listing = await self._listing(membership.replicas)
+        forgetting = Forgetting(membership, memory, listing, self._names(destinations))
+        return await forgetting.run(snapshots, policy, dry_run=dry_run)
+
+    async def prune(
+        self,
+        *,
+        destinations: Sequence[str] | None = None,
+        max_unused: float = MAX_UNUSED,
+        lease: float = LEASE_SECONDS,
+        exclusive: bool = False,
+        dry_run: bool = False,
+    ) -> PruneResult:
+        """Deletes what no snapshot needs any more, beside exports and restores if need be; an interrupted one is finished by the next.
+
+        Arguments:
+            destinations: names; all by default. Only then are packs that are mostly dead copied, and the old ones deleted.
+            max_unused: the share (0 to 1) of what stays that may be needed by nobody.
+            lease: seconds without a sign of life after which an export counts as dead; one that lives is waited for.
+            exclusive: nothing else uses the repository; for stores that cannot keep writers apart.
+            dry_run: tell what would go; write nothing.
+
+        Raises:
+            DamageError: what a snapshot needs cannot be told, or is not there: nothing was removed. Fenced: other prunes are at work.
+            DestinationError: no destination can be used.
+        """
+        wanted = self._names(destinations)
+        complete = len(wanted) == len(self._config.destinations)
+        plan = PrunePlan(max_unused, lease, complete, dry_run)
+        return await prune(self._membership, wanted, plan, exclusive=exclusive)
 
     async def rebuild(self, on_progress: ProgressCallback | None = None) -> None:
         """Makes the catalog, the index and the cache anew from the destinations, and index segments that are missing there."""

@@ -76,6 +76,11 @@ class Memory:
 
         await self._call(note, None)
 
+    async def note_forgotten(self, snapshot: Snapshot, destinations: Iterable[str]) -> None:
+        """A snapshot was let go on purpose at these destinations: it is not missed there."""
+        ids = [self._ids[name] for name in destinations if name in self._ids]
+        await self._call(lambda catalog: catalog.drop_seen(self._repository, snapshot.id, ids), None)
+
     async def note_damage(self, damage: Iterable[Damage]) -> None:
         """Remembers what was found broken."""
         found: dict[str, list[tuple[str, str]]] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 
@@ -53,7 +54,7 @@ class Decision:
     kept: int
 
 
-def decide(uses: Mapping[bytes, PackUse], max_unused: float, repackable: Set[bytes]) -> Decision:
+def decide(uses: Mapping[bytes, PackUse], max_unused: float, repackable: AbstractSet[bytes]) -> Decision:
     """Which packs go, and which are copied first so that at most ``max_unused`` (a share, 0 to 1) of what stays is needed by nobody.
 
     Those with the least live share are copied first, since they give the most for a byte copied; ties by id, so that everybody decides

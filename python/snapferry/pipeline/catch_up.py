@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from snapferry import _core
 from snapferry.destination import Destination
@@ -48,7 +49,7 @@ class CatchUp:
         self._walking = asyncio.Lock()
         self.bytes_copied: dict[str, int] = {}
 
-    async def packs(self, target: Destination, present: Iterable[bytes], avoided: Set[bytes]) -> None:
+    async def packs(self, target: Destination, present: Iterable[bytes], avoided: AbstractSet[bytes]) -> None:
         """Copies every pack of the snapshot that is not ``present`` at the target.
 
         Raises:

@@ -121,4 +121,6 @@ async def still_needed(
 
 def unknown_need(where: str, error: Exception) -> DamageError:
     """Some needed block lies nowhere at a destination: nothing is removed there before that is healed."""
-    return DamageError(f"{where}: {error}; nothing was removed there. `snapferry verify` tells what is missing; heal it or forget the snapshots first")
+    return DamageError(
+        f"{where}: {error}; nothing was removed there. `snapferry verify` tells what is missing; heal it or forget the snapshots first"
+    )

@@ -11,7 +11,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from snapferry import _core
@@ -79,10 +80,22 @@ class _Round:
 
 
 class Prune:
-    """One run of one prune at ``destinations``, open for writing unless it is a dry run."""
+    """One run of one prune at ``destinations``, open for writing unless it is a dry run.
 
-    def __init__(self, plan: PrunePlan, destinations: Mapping[str, Destination], cache: IndexCache, tools: Tools) -> None:
+    Arguments:
+        without: by destination, ids of snapshots that a dry run takes for forgotten.
+    """
+
+    def __init__(
+        self,
+        plan: PrunePlan,
+        destinations: Mapping[str, Destination],
+        cache: IndexCache,
+        tools: Tools,
+        without: Mapping[str, AbstractSet[str]] | None = None,
+    ) -> None:
         self._plan = plan
+        self._without = (without or {}) if plan.dry_run else {}
         self._all = dict(destinations)
         self._cache = cache
         self._tools = tools
@@ -125,7 +138,7 @@ class Prune:
             if repack and not await self._repack(here, repack):
                 decisions = {name: decide(here.uses[name], 1.0, frozenset()) for name in here.destinations}
             await self._each(here, lambda name: self._collect(here, name, scratch))
-        done = tuple(_pruned(name, decisions[name], here.uses[name]) for name in self._all if name in here.destinations)
+        done = tuple(_pruned(name, decisions[name]) for name in self._all if name in here.destinations)
         if not done:
             raise combined("nothing could be pruned", here.failures)
         return done, here.failures
@@ -150,7 +163,9 @@ class Prune:
         destination = here.destinations[name]
         found = await list_collections(destination)
         here.newest[name] = found.newest
-        here.reached[name] = await list_reached(self._tools.keyring, destination)
+        reached = await list_reached(self._tools.keyring, destination)
+        gone = self._without.get(name, frozenset())
+        here.reached[name] = replace(reached, trees=frozenset(tree for tree in reached.trees if tree.snapshot not in gone))
 
     async def _sweep(self, here: _Round, scratch: Path) -> None:
         """Which packs are needed for how much, at each destination by what is kept there and lies there."""
@@ -233,7 +248,7 @@ class Prune:
         return Collecting(here.destinations[name], dict(here.destinations), self._cache, self._tools, self._plan.lease, place)
 
 
-def _pruned(name: str, decision: Decision, uses: Mapping[bytes, PackUse]) -> Pruned:
+def _pruned(name: str, decision: Decision) -> Pruned:
     return Pruned(
         destination=name,
         packs_deleted=len(decision.dead | decision.repack),

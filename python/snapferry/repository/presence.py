@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from snapferry.destination import Destination
@@ -35,7 +36,7 @@ class Presence:
             common &= other
         return common
 
-    def drop(self, unusable: Mapping[str, Set[bytes]]) -> None:
+    def drop(self, unusable: Mapping[str, AbstractSet[bytes]]) -> None:
         """Forgets packs that are known to be bad, or about to be deleted, by destination."""
         for name, packs in unusable.items():
             for pack in packs:

@@ -6,12 +6,12 @@ use rayon::prelude::*;
 
 use crate::codec::Codec;
 use crate::error::{Error, Result, damaged};
-use crate::index::IndexedPack;
+use crate::index::{IndexedPack, NewSegment};
 use crate::keys::Keyring;
 use crate::pack::{
     Entry, FinishedPack, NewRecord, PackBuilder, PackKey, PackKind, RecordHeader, RecordKind, proven_block,
 };
-use crate::packer::{NewSegment, seal_segments};
+use crate::packer::seal_segments;
 use crate::workers::{Workers, lock};
 
 struct Open {
