@@ -45,8 +45,21 @@ if TYPE_CHECKING:
         TargetError,
         TargetFull,
     )
+    from snapferry.lifecycle.retention import RetentionPolicy
     from snapferry.source import FileSource, Source
-    from snapferry.types import Damage, ExportResult, ListedSnapshot, Progress, RestoreResult, Snapshot, VerifyResult
+    from snapferry.types import (
+        Damage,
+        ExportResult,
+        ForgetResult,
+        Forgotten,
+        ListedSnapshot,
+        Progress,
+        Pruned,
+        PruneResult,
+        RestoreResult,
+        Snapshot,
+        VerifyResult,
+    )
 
 _HOMES = {
     "snapferry.config": ("Config", "load_config", "new_config"),
@@ -58,8 +71,12 @@ _HOMES = {
         "DestinationNotARepository", "DestinationUnreachable", "Fenced", "NotARepository", "ObjectDamaged", "ObjectNotFound",
         "SnapferryError", "SnapshotNotFound", "SourceChanged", "SourceError", "SourceReadError", "TargetError", "TargetFull",
     ),
+    "snapferry.lifecycle.retention": ("RetentionPolicy",),
     "snapferry.source": ("FileSource", "Source"),
-    "snapferry.types": ("Damage", "ExportResult", "ListedSnapshot", "Progress", "RestoreResult", "Snapshot", "VerifyResult"),
+    "snapferry.types": (
+        "Damage", "ExportResult", "ForgetResult", "Forgotten", "ListedSnapshot", "Progress", "Pruned", "PruneResult", "RestoreResult",
+        "Snapshot", "VerifyResult",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -80,14 +97,19 @@ __all__ = [
     "ExportResult",
     "Fenced",
     "FileSource",
+    "ForgetResult",
+    "Forgotten",
     "ListedSnapshot",
     "NotARepository",
     "ObjectDamaged",
     "ObjectNotFound",
     "Progress",
+    "PruneResult",
+    "Pruned",
     "ReplicaDetails",
     "Repository",
     "RestoreResult",
+    "RetentionPolicy",
     "SnapferryError",
     "Snapshot",
     "SnapshotDetails",

@@ -28,6 +28,8 @@ COMMANDS = {
     "show": ("listing", "Show one snapshot, its replicas and their health."),
     "diff": ("listing", "List the extents in which two snapshots differ."),
     "verify": ("verifying", "Check structure, presence and data of snapshots."),
+    "forget": ("forgetting", "Let snapshots go by rules, or by name."),
+    "prune": ("forgetting", "Delete what no snapshot needs any more."),
     "rebuild": ("verifying", "Rebuild catalog, index and cache from the destinations."),
     "config": ("configuration", "Show the configuration."),
     "demo": ("demo", "Back up, damage and restore a real file system image, and compare."),

@@ -18,17 +18,17 @@ from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import prune
 from snapferry.engine.values import ReplicaDetails, SnapshotDetails
 from snapferry.errors import ConfigurationError, SnapshotNotFound
+from snapferry.lifecycle.prune import MAX_UNUSED, PrunePlan
 from snapferry.lifecycle.retention import RetentionPolicy
+from snapferry.lifecycle.waiting import LEASE_SECONDS
 from snapferry.pipeline.compare import differences
 from snapferry.pipeline.extent_reader import index_opener
 from snapferry.pipeline.fetching import Fetcher
 from snapferry.pipeline.inspect import inspect
-from snapferry.pipeline.prune import MAX_UNUSED, PrunePlan
 from snapferry.pipeline.reader import SnapshotReader
 from snapferry.pipeline.rebuild import rebuild_index
 from snapferry.pipeline.restore import Restore, RestorePlan
 from snapferry.pipeline.verify import Verification
-from snapferry.pipeline.waiting import LEASE_SECONDS
 from snapferry.repository.failures import combined
 from snapferry.repository.presence import list_presence
 from snapferry.repository.snapshots import Listing, list_snapshots, ordered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 from snapferry.engine.membership import Membership
@@ -103,7 +103,7 @@ class Forgetting:
             raise combined("nothing was forgotten", self._failures)
         return tuple(done)
 
-    async def _freed(self, going: Iterable[tuple[ListedSnapshot, tuple[str, ...]]]) -> Mapping[str, int]:
+    async def _freed(self, going: Iterable[tuple[ListedSnapshot, tuple[str, ...]]]) -> dict[str, int]:
         """By destination, what a prune would give back once these are gone."""
         without: dict[str, set[str]] = {name: set() for name in self._wanted if name not in self._failures}
         for item, where in going:

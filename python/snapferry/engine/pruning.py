@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from snapferry.destination import Destination
 from snapferry.engine.membership import Membership
 from snapferry.errors import ConfigurationError, SnapferryError
-from snapferry.pipeline.prune import Prune, PrunePlan
+from snapferry.lifecycle.prune import Prune, PrunePlan
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import together
 from snapferry.repository.sessions import finish_commits

@@ -57,7 +57,7 @@ class CatchUp:
         """
         known = set(present)
         missing = [pack for pack in await self._packs() if pack not in known]
-        if avoided.intersection(missing):
+        if not avoided.isdisjoint(missing):
             raise DestinationError(
                 "packs that it needs are being deleted there by a prune, or were by the last one; once there has been another prune the next"
                 " export brings it up to date",

@@ -78,7 +78,7 @@ def test_clearing_keeps_what_only_this_machine_knows(url: str) -> None:
         assert catalog.commits(REPOSITORY) == {}
         assert catalog.damage(REPOSITORY) == ()
         assert catalog.seen(REPOSITORY, FAR) == {commit(1).snapshot.id}
-        catalog.drop_commits(REPOSITORY, [commit(1).snapshot.id])
+        catalog.drop_seen(REPOSITORY, commit(1).snapshot.id, [FAR])
         assert catalog.seen(REPOSITORY, FAR) == frozenset()
 
 

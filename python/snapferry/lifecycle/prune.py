@@ -19,12 +19,12 @@ from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import Fenced, SnapferryError
 from snapferry.lifecycle.collection import Decision, PackUse, decide
-from snapferry.pipeline.collection import Collecting, still_needed, unknown_need
+from snapferry.lifecycle.finishing import Collecting, still_needed, unknown_need
+from snapferry.lifecycle.waiting import LEASE_SECONDS
 from snapferry.pipeline.marking import mark
 from snapferry.pipeline.rebuild import store_added
 from snapferry.pipeline.repack import Repack
 from snapferry.pipeline.tools import Tools
-from snapferry.pipeline.waiting import LEASE_SECONDS
 from snapferry.repository import names
 from snapferry.repository.collections import Condemned, list_collections, publish
 from snapferry.repository.failures import combined

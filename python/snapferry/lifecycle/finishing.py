@@ -13,11 +13,11 @@ from pathlib import Path
 from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import DamageError, ObjectNotFound
-from snapferry.pipeline.deleting import SegmentSweep, delete_all, delete_packs
+from snapferry.lifecycle.deleting import SegmentSweep, delete_all, delete_packs
+from snapferry.lifecycle.waiting import Waiting
 from snapferry.pipeline.marking import mark
 from snapferry.pipeline.rebuild import store_added
 from snapferry.pipeline.tools import Tools
-from snapferry.pipeline.waiting import Waiting
 from snapferry.repository import names
 from snapferry.repository.collections import Condemned, conclude, list_collections, read_condemned, read_delete, settle
 from snapferry.repository.index_cache import IndexCache
