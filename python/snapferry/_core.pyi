@@ -192,13 +192,13 @@ class Marker:
         """The trees of one more snapshot, to be loaded once from end to end (``missing`` with ``places=False``); what was met before counts as zeros."""
     def page_packs(self) -> bytes:
         """The ids of the packs that hold pages that were reached, one after another."""
-    def sweep(self, index: Index, present: PackSet) -> list[tuple[bytes, int, int, bool]]:
+    def sweep(self, index: Index, present: PackSet, preferred: PackSet) -> list[tuple[bytes, int, int, bool]]:
         """(pack, live bytes, all bytes, holds pages that are reached) of every pack in ``present`` that the index describes; bytes of records.
 
-        For each needed block one record is chosen to be live. Packs added with ``add_pack`` and not mapped as a segment are not looked at.
+        For each needed block one record is chosen to be live, in a ``preferred`` pack if there is one. Packs added with ``add_pack`` and not mapped as a segment are not looked at.
         ``DamagedError`` if a needed block lies in no pack that is present; ``ValueError`` if the marking is not complete.
         """
-    def live_records(self, index: Index, present: PackSet, of: PackSet) -> list[tuple[bytes, list[tuple[int, int]]]]:
+    def live_records(self, index: Index, present: PackSet, preferred: PackSet, of: PackSet) -> list[tuple[bytes, list[tuple[int, int]]]]:
         """By pack in ``of`` the (offset, length) of its live records, as ``sweep`` chooses them."""
     def rescued(self, index: Index, present: PackSet, condemned: PackSet) -> bytes:
         """The ids of the condemned packs that are needed after all. Raises as ``sweep``."""

@@ -107,7 +107,7 @@ fn shared_subtrees_are_walked_once_and_none_is_passed_over() {
         (vec![&one, &other, &one], vec![first.as_slice(), second.as_slice()]),
     ] {
         let marker = mark(&store, &snapshots);
-        let (_, records) = sweep(&marker, &index, &present, &present).unwrap();
+        let (_, records) = sweep(&marker, &index, &present, &HashSet::new(), &present).unwrap();
         let wanted = needed(&store, &volumes);
         assert_eq!(records.values().map(Vec::len).sum::<usize>(), wanted.len());
     }
@@ -141,9 +141,9 @@ proptest! {
         }
         prop_assert_eq!(marker.page_packs().into_iter().collect::<HashSet<_>>(), naive_pages.clone());
 
-        let (found, _) = sweep(&marker, &index, &present, &HashSet::new()).unwrap();
+        let (found, _) = sweep(&marker, &index, &present, &HashSet::new(), &HashSet::new()).unwrap();
         let live: HashSet<Id> = found.packs.iter().filter(|it| it.live > 0).map(|it| it.pack).collect();
-        let (_, records) = sweep(&marker, &index, &present, &live).unwrap();
+        let (_, records) = sweep(&marker, &index, &present, &HashSet::new(), &live).unwrap();
         // Every needed block is kept exactly once.
         let mut chosen: HashMap<Id, usize> = HashMap::new();
         for (pack, places) in &records {
@@ -181,7 +181,7 @@ proptest! {
         // A needed block whose packs are all gone is never passed over.
         if let Some(block) = wanted.iter().next() {
             let without: HashSet<Id> = packs.iter().filter(|it| it.entries.iter().all(|entry| entry.id != *block)).map(|it| it.id).collect();
-            prop_assert!(sweep(&marker, &index, &without, &HashSet::new()).is_err());
+            prop_assert!(sweep(&marker, &index, &without, &HashSet::new(), &HashSet::new()).is_err());
             prop_assert!(rescued(&marker, &index, &without, &HashSet::new()).is_err());
         }
     }
@@ -199,7 +199,7 @@ proptest! {
         let index = index_of(&packs);
         let present: HashSet<Id> = store.packs.keys().copied().collect();
         let data: HashSet<Id> = packs.iter().filter(|it| it.entries.iter().any(|entry| entry.kind == RecordKind::Block)).map(|it| it.id).collect();
-        let (_, records) = sweep(&marker, &index, &present, &data).unwrap();
+        let (_, records) = sweep(&marker, &index, &present, &HashSet::new(), &data).unwrap();
         let repacker = Repacker::new(store.keys.clone(), store.workers.clone(), [7; 16], 6 * BLOCK);
         let mut made = Vec::new();
         for (pack, places) in &records {
@@ -224,7 +224,7 @@ proptest! {
         let found = manifest.resolve(&index, &present, 0, manifest.blocks).unwrap();
         prop_assert!(found.lost.is_empty());
         prop_assert!(found.packs.is_subset(&present));
-        let again = sweep(&mark(&store, &[&exported[kept]]), &index, &present, &HashSet::new()).unwrap().0;
+        let again = sweep(&mark(&store, &[&exported[kept]]), &index, &present, &HashSet::new(), &HashSet::new()).unwrap().0;
         for usage in again.packs.iter().filter(|it| it.total > 0) {
             prop_assert_eq!(usage.live, usage.total);
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from snapferry.destination import Destination
 from snapferry.engine.membership import Membership
@@ -32,7 +33,9 @@ async def prune(membership: Membership, wanted: Sequence[str], plan: PrunePlan, 
                 del opened[name]
         if not opened:
             raise combined("nothing can be pruned", failures)
-        result = await Prune(plan, opened, membership.cache, membership.tools).run()
+        plan = replace(plan, complete=plan.complete and not failures)
+        others = {name: replica for name, replica in membership.replicas.items() if name not in opened}
+        result = await Prune(plan, opened, membership.cache, membership.tools, others=others).run()
     return PruneResult(result.destinations, {**failures, **result.failures}, result.seconds, result.dry_run)
 
 
@@ -40,7 +43,8 @@ async def freed_without(membership: Membership, without: Mapping[str, AbstractSe
     """By destination, the bytes that a prune would give back if these snapshots (ids) were forgotten there."""
     destinations = {name: membership.replicas[name] for name in without if name in membership.replicas}
     plan = PrunePlan(dry_run=True, complete=len(destinations) == len(membership.config.destinations))
-    result = await Prune(plan, destinations, membership.cache, membership.tools, without).run()
+    others = {name: replica for name, replica in membership.replicas.items() if name not in destinations}
+    result = await Prune(plan, destinations, membership.cache, membership.tools, others=others, without=without).run()
     return {item.destination: item.bytes_freed for item in result.destinations}
 
 

@@ -70,6 +70,7 @@ class _Round:
     newest: dict[str, int] = field(default_factory=dict)
     reached: dict[str, Reached] = field(default_factory=dict)
     presence: Presence = field(default_factory=Presence)
+    common: _core.PackSet = field(default_factory=lambda: _core.PackSet(b""))
     index: _core.Index = field(default_factory=_core.Index)
     markers: dict[frozenset[Tree], _core.Marker] = field(default_factory=dict)
     uses: dict[str, dict[bytes, PackUse]] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class Prune:
     """One run of one prune at ``destinations``, open for writing unless it is a dry run.
 
     Arguments:
+        others: destinations that do not take part; only their packs are listed.
         without: by destination, ids of snapshots that a dry run takes for forgotten.
     """
 
@@ -92,11 +94,14 @@ class Prune:
         destinations: Mapping[str, Destination],
         cache: IndexCache,
         tools: Tools,
+        *,
+        others: Mapping[str, Destination] | None = None,
         without: Mapping[str, AbstractSet[str]] | None = None,
     ) -> None:
         self._plan = plan
         self._without = (without or {}) if plan.dry_run else {}
         self._all = dict(destinations)
+        self._others = dict(others or {})
         self._cache = cache
         self._tools = tools
 
@@ -178,6 +183,10 @@ class Prune:
         loaded = await self._cache.load(here.destinations, presence)
         await store_added(loaded, {} if self._plan.dry_run else here.destinations, self._cache, tools)
         presence.drop_misfits(dict(loaded.index.packs()))
+        elsewhere = await list_presence(self._others)
+        # What everybody has is kept rather than a copy that an interrupted prune left at one place: so that one can heal the other.
+        common = Presence({**presence.packs, **elsewhere.packs})
+        here.common = _core.PackSet(b"".join(common.everywhere(common.packs)))
         here.presence, here.index = presence, loaded.index
         for trees in {here.reached[name].trees for name in here.destinations}:
             await self._mark(here, trees, scratch)
@@ -196,7 +205,7 @@ class Prune:
     async def _use(self, here: _Round, name: str) -> None:
         sizes = here.presence.packs[name]
         try:
-            found = await self._tools.threads.run(here.marker(name).sweep, here.index, _core.PackSet(b"".join(sizes)))
+            found = await self._tools.threads.run(here.marker(name).sweep, here.index, _core.PackSet(b"".join(sizes)), here.common)
         except _core.DamagedError as error:
             raise unknown_need(name, error) from error
         here.uses[name] = {pack: PackUse(pack, sizes[pack], live, total, pages) for pack, live, total, pages in found}
@@ -213,9 +222,8 @@ class Prune:
         """Copies what is live in ``packs``; they are condemned then, but for those that could not be copied whole. False if none could."""
         tools = self._tools
         first = next(iter(here.destinations))
-        records = await tools.threads.run(
-            here.marker(first).live_records, here.index, _core.PackSet(b"".join(here.presence.packs[first])), _core.PackSet(b"".join(packs))
-        )
+        sets = _core.PackSet(b"".join(here.presence.packs[first])), here.common, _core.PackSet(b"".join(packs))
+        records = await tools.threads.run(here.marker(first).live_records, here.index, *sets)
         repack = Repack(here.destinations, tools, names.new_id())
         try:
             segments = await repack.run(sorted(records))

@@ -21,6 +21,7 @@ from snapferry.pipeline.tools import Tools
 from snapferry.pipeline.verify_objects import verify_objects
 from snapferry.pipeline.windows import windows
 from snapferry.repository import names
+from snapferry.repository.collections import being_deleted
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.presence import Presence
@@ -95,7 +96,10 @@ class Verification:
         try:
             found = await verify_objects(self._tools.keyring, destination, self._tools.threads)
             self._damage += found.damage
-            named = await self._cache.packs_named(found.segments)
+            # What a prune has decided to delete and not come to yet is nobody's any more.
+            going = await being_deleted(self._tools.keyring, destination)
+            self._presence.drop({name: going})
+            named = await self._cache.packs_named(found.segments) - going
             for snapshot in self._held.get(name, []):
                 await self._structure(name, snapshot, named, seen)
             self._check_segments(name, named, seen)

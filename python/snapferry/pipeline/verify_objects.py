@@ -89,7 +89,7 @@ async def _segments(look: _Look) -> None:
 
 
 async def _sessions_and_commits(look: _Look) -> None:
-    beats, ended, committed = await _sessions(look)
+    missing, ended, committed = await _sessions(look)
     commits = [snapshot for key in await look.keys(names.SNAPSHOTS) if (snapshot := names.parse_snapshot(key))]
     notes = [snapshot for key in await look.keys(names.FORGOTTEN) if (snapshot := names.parse_forgotten(key))]
     for snapshot in commits:
@@ -103,15 +103,16 @@ async def _sessions_and_commits(look: _Look) -> None:
     for snapshot in commits:
         if snapshot not in ended:
             look.bad(names.session_end(snapshot), "missing, though its commit is there", snapshot)
-        beats.setdefault(snapshot, set())
-    for session, seen in sorted(beats.items()):
-        for number in sorted(set(range(max(seen, default=0) + 1)) - seen):
+        missing.setdefault(snapshot, {0})
+    for session, numbers in sorted(missing.items()):
+        for number in sorted(numbers):
             look.bad(names.beat(session, number), "missing")
 
 
 async def _sessions(look: _Look) -> tuple[dict[str, set[int]], set[str], set[str]]:
-    """By session its beats; the sessions that have an end; and those that ended with a commit."""
+    """By session the beats that are missing; the sessions that have an end; and those that ended with a commit."""
     beats: dict[str, set[int]] = {}
+    last: dict[str, int] = {}
     ended: set[str] = set()
     committed: set[str] = set()
     for key in await look.keys(names.SESSIONS):
@@ -126,9 +127,13 @@ async def _sessions(look: _Look) -> tuple[dict[str, set[int]], set[str], set[str
             continue
         ended.add(session)
         payload = await look.open("end", key, objects.END_LIMIT)
-        if payload is not None and _is_commit(payload, session):
-            committed.add(session)
-    return beats, ended, committed
+        end = None if payload is None else _end(payload, session)
+        if end is not None:
+            last[session] = end.beat
+            if end.outcome == "committed":
+                committed.add(session)
+    missing = {session: set(range(max([*seen, last.get(session, 0)]) + 1)) - seen for session, seen in beats.items()}
+    return missing, ended, committed
 
 
 async def _commit(look: _Look, snapshot: str) -> None:
@@ -140,8 +145,8 @@ async def _commit(look: _Look, snapshot: str) -> None:
             look.bad(names.snapshot(snapshot), str(error), snapshot)
 
 
-def _is_commit(payload: bytes, session: str) -> bool:
+def _end(payload: bytes, session: str) -> objects.EndObject | None:
     try:
-        return objects.decode(objects.EndObject, payload, names.session_end(session)).outcome == "committed"
+        return objects.decode(objects.EndObject, payload, names.session_end(session))
     except ObjectDamaged:
-        return False
+        return None

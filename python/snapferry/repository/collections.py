@@ -87,6 +87,15 @@ async def packs_to_avoid(keyring: _core.Keyring, destination: Destination) -> tu
     raise AssertionError("unreachable")
 
 
+async def being_deleted(keyring: _core.Keyring, destination: Destination) -> frozenset[bytes]:
+    """The packs that the newest collection has decided to delete, whether or not it has: if they are there, nothing needs them."""
+    found = await list_collections(destination)
+    try:
+        return await read_delete(keyring, destination, found.newest) if names.DELETE in found.parts else frozenset()
+    except ObjectNotFound:
+        return frozenset()
+
+
 async def publish(keyring: _core.Keyring, destination: Destination, condemned: Condemned) -> bool:
     """Opens a collection; False if somebody else has opened that one, or a newer one."""
     key = names.collection(condemned.number, names.CONDEMNED)

@@ -110,12 +110,18 @@ class SessionObject(msgspec.Struct, frozen=True):
 
 
 class EndObject(msgspec.Struct, frozen=True):
-    """``sessions/<id>/end``: how a session ended; who created it has decided. ``commit`` is the whole commit object, base64."""
+    """``sessions/<id>/end``: how a session ended; who created it has decided.
+
+    Attributes:
+        commit: the whole commit object, base64.
+        beat: the number of the session's last beat, if it ended itself.
+    """
 
     session: Hex16
     outcome: Literal["committed", "abandoned", "fenced"]
     at: Utc
     commit: str | None = None
+    beat: Count = 0
 
 
 class ForgottenObject(msgspec.Struct, frozen=True):

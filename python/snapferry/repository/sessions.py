@@ -61,11 +61,16 @@ class Session:
         self.relies_on: Callable[[frozenset[bytes]], bool] = bool
         """Whether the session relies on any of these packs; on any at all, unless it is told better."""
 
-    async def begin(self) -> Begun:
+    async def begin(self, *, resume: bool = False) -> Begun:
         """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order.
 
         What the newest collection has condemned is not to be used; so it counts as accepted, which the next beat says.
+
+        Arguments:
+            resume: go on where another writer has left this session; if that one lives, one of the two meets the other at a beat.
         """
+        if resume:
+            self._beat = await self._left_off()
         had_parent = await self._parent_there()
         self._collection = (await list_collections(self._destination)).newest
         await self._create_beat()
@@ -108,16 +113,25 @@ class Session:
         Raises:
             Fenced: somebody else has decided already. DestinationError: as the destination raises it.
         """
-        described = objects.EndObject(self._id, outcome, objects.now(), None if commit is None else objects.pack_commit(commit))  # type: ignore[arg-type]
-        key = names.session_end(self._id)
         if commit is not None:
             await self.beat()
+        key = names.session_end(self._id)
+        sealed = None if commit is None else objects.pack_commit(commit)
+        described = objects.EndObject(self._id, outcome, objects.now(), sealed, self._beat)  # type: ignore[arg-type]
         await self._create(key, self._keyring.seal("end", key, objects.encode(described)))
         if commit is not None:
             if not await is_there(self._destination, names.beat(self._id, 0)):
                 raise Fenced(f"{self._destination.name}: session {self._id} was given up and tidied away by a prune; run the export again")
             await create_checked(self._destination, names.snapshot(self._id), commit)
             self.bytes_sent += len(commit)
+
+    async def _left_off(self) -> int:
+        """The number of the next beat. ``Fenced`` if the session has ended."""
+        key = names.session_end(self._id)
+        if await is_there(self._destination, key):
+            raise Fenced(f"{self._destination.name}: session {self._id} has ended already")
+        beats = [names.parse_session(info.key) async for info in self._destination.list(f"{names.SESSIONS}{self._id}/")]
+        return max((int(parsed[1]) + 1 for parsed in beats if parsed and parsed[1] != names.END), default=0)
 
     async def _create_beat(self) -> None:
         parent = self._parent

@@ -146,24 +146,27 @@ struct Sums {
     live: u64,
 }
 
-/// Of several records of one block the one that is kept: in the pack of which most is wanted anyway; ties by id.
-fn chosen(group: &[Record], sums: &[Sums], ids: &[Id]) -> Record {
+/// Of several records of one block the one that is kept: in a preferred pack, and of those in the one of which most is wanted
+/// anyway; ties by id.
+fn chosen(group: &[Record], sums: &[Sums], ids: &[Id], preferred: &HashSet<Id>) -> Record {
     let score = |record: &&Record| {
         let sum = sums[record.0 as usize];
         // As 32-bit fixed point, so that the order does not hang on rounding.
         let share = ((u128::from(sum.wanted) << 32) / u128::from(sum.total.max(1))) as u64;
-        (share, ids[record.0 as usize], record.1)
+        let id = ids[record.0 as usize];
+        (preferred.contains(&id), share, id, record.1)
     };
     *group.iter().max_by_key(score).unwrap_or(&group[0])
 }
 
-/// One look at all packs in `present`: for every needed block one record is chosen to be kept.
+/// One look at all packs in `present`: for every needed block one record is chosen to be kept, in a `preferred` pack if there is one.
 ///
 /// Returns what each pack comes to, and the chosen records of the packs in `of`, by pack.
 pub fn sweep(
     marker: &Marker,
     index: &Index,
     present: &HashSet<Id>,
+    preferred: &HashSet<Id>,
     of: &HashSet<Id>,
 ) -> Result<(Sweep, Records)> {
     let mut marked = marker.needed()?;
@@ -189,7 +192,7 @@ pub fn sweep(
         let mut records = Records::new();
         join(&mut marked.needed().sorted()?, &mut groups(), |group, needed| {
             if needed {
-                let (pack, offset, length) = chosen(group, &scores, ids);
+                let (pack, offset, length) = chosen(group, &scores, ids, preferred);
                 sums[pack as usize].live += u64::from(length);
                 if of.contains(&ids[pack as usize]) {
                     records.entry(ids[pack as usize]).or_default().push((offset, length));

@@ -75,8 +75,9 @@ impl PyMarker {
         py: Python<'py>,
         index: &PyIndex,
         present: &PyPackSet,
+        preferred: &PyPackSet,
     ) -> PyResult<Vec<PyUsage<'py>>> {
-        let (found, _) = py.detach(|| sweep(&self.0, &index.0, &present.0, &HashSet::new()))?;
+        let (found, _) = py.detach(|| sweep(&self.0, &index.0, &present.0, &preferred.0, &HashSet::new()))?;
         Ok(found.packs.iter().map(|it| (PyBytes::new(py, &it.pack), it.live, it.total, it.pages)).collect())
     }
 
@@ -85,9 +86,10 @@ impl PyMarker {
         py: Python<'py>,
         index: &PyIndex,
         present: &PyPackSet,
+        preferred: &PyPackSet,
         of: &PyPackSet,
     ) -> PyResult<Vec<PyRecords<'py>>> {
-        let (_, records) = py.detach(|| sweep(&self.0, &index.0, &present.0, &of.0))?;
+        let (_, records) = py.detach(|| sweep(&self.0, &index.0, &present.0, &preferred.0, &of.0))?;
         Ok(records.into_iter().map(|(pack, records)| (PyBytes::new(py, &pack), records)).collect())
     }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
+from pathlib import Path
 
 import pytest
 
-from snapferry.destination import Destination
+from snapferry.destination import Capabilities, Destination
 from snapferry.errors import ConfigurationError, DamageError, DestinationUnreachable, Fenced, SnapferryError, SnapshotNotFound
 from snapferry.lifecycle.retention import RetentionPolicy
 from snapferry.repository import names, objects
@@ -15,6 +17,7 @@ from snapferry.repository.collections import Condemned, publish
 from snapferry.repository.sessions import Session
 from snapferry.testing.faults import FailsNth
 from snapferry.testing.sources import MemorySource
+from snapferry.transport import Wrapper
 from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
 
 LATEST = RetentionPolicy(keep_last=1)
@@ -106,7 +109,7 @@ async def test_an_export_after_a_prune_finds_what_was_copied(make_lab: MakeLab) 
     await lab.assert_restores_alone(dict.fromkeys([*expected, same.id, third.id], latest))
 
 
-async def test_moved_blocks_are_no_damage(make_lab: MakeLab, tmp_path) -> None:
+async def test_moved_blocks_are_no_damage(make_lab: MakeLab, tmp_path: Path) -> None:
     lab = await make_lab()
     expected = await _series(lab, 5)
     async with lab.repository() as repository:
@@ -316,13 +319,9 @@ async def test_a_torn_commit_stops_the_prune_there(make_lab: MakeLab) -> None:
 
 
 async def test_stores_that_cannot_keep_writers_apart_ask_for_exclusive(make_lab: MakeLab) -> None:
-    import dataclasses
-
-    from snapferry.transport import Wrapper
-
     class Lax(Wrapper):
         @property
-        def capabilities(self):
+        def capabilities(self) -> Capabilities:
             return dataclasses.replace(self.inner.capabilities, exclusive_create=False)
 
     lab = await make_lab("near")
