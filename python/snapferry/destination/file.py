@@ -25,7 +25,8 @@ from typing_extensions import Buffer
 from snapferry.destination.contract import Capabilities, ObjectInfo
 from snapferry.destination.descriptors import Descriptors, open_regular
 from snapferry.destination.durable import Abandoned, Step, rename_exclusive, sync_directory, write_synced
-from snapferry.destination.keys import RESERVED, check_key, check_prefix, is_key_below
+from snapferry.destination.keys import RESERVED, check_key, check_prefix
+from snapferry.destination.walking import walk
 from snapferry.errors import (
     DestinationDenied,
     DestinationError,
@@ -309,36 +310,20 @@ class FileDestination:
 
     def _keys(self, step: Step, prefix: str) -> Sequence[str]:
         keys = []
-        for key, _ in self._entries(prefix):
+        for key, _ in walk(self._root, prefix):
             keys.append(key)
             if len(keys) % _LIST_BATCH == 0:
                 step()
+        self._check_root()
         return keys
 
     def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
-        for key, entry in self._entries(prefix):
+        for key, entry in walk(self._root, prefix):
             try:
                 yield ObjectInfo(key, entry.stat(follow_symlinks=False).st_size)
             except FileNotFoundError:
                 continue
-
-    def _entries(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        pending = [prefix]
-        while pending:
-            above = pending.pop()
-            try:
-                with os.scandir(self._path(above)) as entries:
-                    for entry in entries:
-                        key = above + entry.name
-                        if not is_key_below(above, entry.name):
-                            continue
-                        if entry.is_dir(follow_symlinks=False):
-                            pending.append(key + "/")
-                        elif entry.is_file(follow_symlinks=False):
-                            yield key, entry
-            except (FileNotFoundError, NotADirectoryError):
-                pass  # It vanished, or there is nothing of that prefix: unless the root itself did, which is looked at below.
-        self._check_root()
+        self._check_root()  # What was not found vanished, unless the root itself did.
 
     def _delete(self, _step: Step, key: str) -> None:
         path = self._path(key)
