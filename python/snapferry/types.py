@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import msgspec
 
 KiB = 1 << 10
 MiB = 1 << 20
@@ -68,6 +70,27 @@ class Snapshot:
     unreadable: tuple[tuple[int, int], ...] = ()
     bytes_new: int = 0
     placement: str = "mirror"
+
+
+class SnapshotSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a listing shows of a snapshot: ``Snapshot`` without what only its commit may tell, because reading it rests on that."""
+
+    id: str
+    volume: str
+    generation: int
+    created: datetime
+    size: int
+    block_size: int
+    bytes_new: int
+    parent: str | None
+    tags: dict[str, str]
+
+
+class ListedSummary(NamedTuple):
+    """A snapshot as a listing shows it, and the names of the destinations that list its commit."""
+
+    snapshot: SnapshotSummary
+    destinations: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +243,14 @@ class PruneResult:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """One snapshot that was, or would be, let go: where, and where it could not be."""
+    """One snapshot that was, or would be, let go: where, and where it could not be.
 
-    snapshot: Snapshot
+    Of one whose commit is in good order nowhere nothing is known but its id: ``volume`` is empty and ``created`` None.
+    """
+
+    id: str
+    volume: str
+    created: datetime | None
     destinations: tuple[str, ...]
     failures: dict[str, BaseException] = field(default_factory=dict)
 

@@ -165,9 +165,9 @@ def _document(result: ForgetResult) -> dict[str, Any]:
     document: dict[str, Any] = {
         "forgotten": [
             {
-                "snapshot": item.snapshot.id,
-                "volume": item.snapshot.volume,
-                "created": timestamp(item.snapshot.created),
+                "snapshot": item.id,
+                "volume": item.volume,
+                "created": None if item.created is None else timestamp(item.created),
                 "destinations": list(item.destinations),
             }
             | ({"failures": {name: line(error) for name, error in item.failures.items()}} if item.failures else {})
@@ -191,14 +191,20 @@ def _say(invocation: Invocation, result: ForgetResult) -> None:
 
     verb = "would forget" if result.dry_run else "forgot"
     rows = [
-        (verb, item.snapshot.id, item.snapshot.volume, timestamp(item.snapshot.created)[:19] + "Z", "at " + ",".join(item.destinations))
+        (
+            verb,
+            item.id,
+            item.volume or "?",
+            f"{timestamp(item.created)[:19]}Z" if item.created else "?",
+            "at " + ",".join(item.destinations),
+        )
         for item in result.forgotten
     ]
     for text in table(rows) if rows else []:
         invocation.result(text)
     for item in result.forgotten:
         for name, error in item.failures.items():
-            invocation.warn(f"  {name}: {item.snapshot.id} is still there: {str(error).removeprefix(f'{name}: ')}")
+            invocation.warn(f"  {name}: {item.id} is still there: {str(error).removeprefix(f'{name}: ')}")
     for name, error in result.failures.items():
         invocation.warn(f"  {name}: not looked at: {str(error).removeprefix(f'{name}: ')}")
     kept = f"; {len(result.kept)} stay" if result.kept else ""

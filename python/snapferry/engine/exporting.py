@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from snapferry.destination import Destination
+from snapferry.engine.finding import survey
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.errors import ConfigurationError, SnapferryError, SourceError
@@ -18,7 +19,8 @@ from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import together
 from snapferry.repository.sessions import finish_commits
-from snapferry.repository.snapshots import VOLUME_NAME, Listing, list_snapshots
+from snapferry.repository.snapshots import VOLUME_NAME
+from snapferry.repository.survey import Survey
 from snapferry.source import Source
 from snapferry.types import (
     DEFAULT_BLOCK_SIZE,
@@ -64,17 +66,15 @@ class Exporting:
             destinations = await self._open(stack)
             self._enough(destinations)
             replicas = {**membership.replicas, **destinations}
-            listing = await list_snapshots(membership.members.keyring, replicas)
-            damage = list(listing.damage)
-            await self._memory.note_listing(listing)
-            for name in [name for name in destinations if name in listing.failures]:
-                self._failures[name] = listing.failures[name]
+            known, _ = await survey(membership, self._memory, replicas)
+            for name in [name for name in destinations if name in known.failures]:
+                self._failures[name] = known.failures[name]
                 del destinations[name]
             self._enough(destinations)
-            series = listing.of_volume(volume)
-            reference = series[-1] if series else None
-            compared = self._parent(listing, volume, parent, reference.snapshot if reference else None)
+            reference = await known.latest(membership.members.keyring, replicas, volume)
             latest = reference.snapshot if reference else None
+            compared = await self._parent(known, replicas, volume, parent, latest)
+            damage = list(known.damage)
             draft = self._draft(source, volume, block_size, tags, compared, latest, await self._memory.generation(volume))
             engine = membership.config.engine
             sizing = export_sizing(membership.tools.budget.total, draft.block_size, engine.threads)
@@ -83,7 +83,7 @@ class Exporting:
             stack.callback(membership.tools.admission.release, sizing.held)
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache,
-                session_id=draft.id, volume=volume, parent=compared, reference=reference.snapshot if reference else None,
+                session_id=draft.id, volume=volume, parent=compared, reference=latest,
                 holders=reference.destinations if reference else (), known_bad=await self._memory.bad_packs(), dry_run=self._dry_run,
             )  # fmt: skip
             self._failures.update(prepared.failures)
@@ -133,12 +133,14 @@ class Exporting:
             copies = "1 copy" if self._min_copies == 1 else f"{self._min_copies} copies"
             raise combined(f"too few destinations can be used to make {copies}; nothing was written", self._failures)
 
-    def _parent(self, listing: Listing, volume: str, parent: str, latest: Snapshot | None) -> Snapshot | None:
+    async def _parent(
+        self, known: Survey, replicas: Mapping[str, Destination], volume: str, parent: str, latest: Snapshot | None
+    ) -> Snapshot | None:
         if parent == "none":
             return None
         if parent == "auto":
             return latest
-        found = listing.resolve(parent).snapshot
+        found = (await known.find(self._membership.members.keyring, replicas, parent)).snapshot
         if found.volume != volume:
             raise ConfigurationError(f"parent {parent} is a snapshot of volume {found.volume}, not of {volume}")
         return found

@@ -12,6 +12,7 @@ from typing import Self
 from snapferry.config import Config, load_config
 from snapferry.destination import Destination
 from snapferry.engine.exporting import Exporting
+from snapferry.engine.finding import Finder
 from snapferry.engine.forgetting import Forgetting
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
@@ -31,13 +32,14 @@ from snapferry.pipeline.restore import Restore, RestorePlan
 from snapferry.pipeline.verify import Verification
 from snapferry.repository.failures import combined
 from snapferry.repository.presence import list_presence
-from snapferry.repository.snapshots import Listing, list_snapshots, ordered
+from snapferry.repository.snapshots import list_snapshots, ordered
 from snapferry.source import Source, open_source
 from snapferry.types import (
     Damage,
     ExportResult,
     ForgetResult,
     ListedSnapshot,
+    ListedSummary,
     ProgressCallback,
     PruneResult,
     RestoreResult,
@@ -172,7 +174,7 @@ class Repository:
         """
         membership, memory = self._both
         replicas = self._replicas(sources)
-        listed = await self._resolve(snapshot, membership.replicas, held_by=replicas)
+        listed = await self._find(snapshot, held_by=replicas)
         extent = None if range is None else (range[0], listed.snapshot.size if range[1] is None else range[1])
         plan = RestorePlan(listed.snapshot, target, self._config.repository.state_dir, extent, force, best_effort, dry_run)
         restore = Restore(
@@ -194,7 +196,7 @@ class Repository:
         """
         membership, memory = self._both
         replicas = self._replicas(sources)
-        listed = await self._resolve(snapshot, membership.replicas, held_by=replicas)
+        listed = await self._find(snapshot, held_by=replicas)
         reader = SnapshotReader(
             listed.snapshot,
             replicas,
@@ -209,27 +211,21 @@ class Repository:
         finally:
             await memory.note_damage(reader.damage)
 
-    async def list(self, volume: str | None = None) -> list[ListedSnapshot]:
+    async def list(self, volume: str | None = None) -> list[ListedSummary]:
         """The snapshots, by volume and age, oldest first; with the destinations that list each one's commit.
 
-        Warns of snapshots that this machine has seen at a destination and that are gone without a note.
+        Only commits are read that this machine has not seen before. Warns of snapshots that it has seen at a destination and that are gone
+        without a note.
 
         Raises:
             SnapshotNotFound: there is no such volume.
         """
-        listing = await self._listing(self._membership.replicas)
-        if volume is None:
-            return [item for name in listing.volumes() for item in listing.of_volume(name)]
-        found = listing.of_volume(volume)
-        if not found and listing.volumes():
-            listing.resolve(volume)
-            raise SnapshotNotFound(f"no volume is called {volume!r}")
-        return found
+        return await self._finder.listed(volume)
 
     async def show(self, snapshot: str) -> SnapshotDetails:
         """A snapshot, and which destinations hold its commit and packs; names and errors as ``restore``."""
         membership, memory = self._both
-        listed = await self._resolve(snapshot, membership.replicas)
+        listed = await self._find(snapshot)
         opener = index_opener(membership.cache, membership.replicas)
         found = await inspect(listed.snapshot, membership.replicas, listed.destinations, membership.tools, opener)
         await memory.note_damage(found.damage)
@@ -252,8 +248,7 @@ class Repository:
     async def diff(self, a: str, b: str) -> AsyncIterator[tuple[int, int]]:
         """(offset, length) in bytes of what differs between two snapshots, in order; names and errors as ``restore``."""
         membership, memory = self._both
-        listing = await self._listing(membership.replicas)
-        one, other = listing.resolve(a), listing.resolve(b)
+        one, other = await self._finder.find(a, b)
         fetcher = Fetcher(membership.replicas, membership.tools.board, {*one.destinations, *other.destinations})
         try:
             async for extent in differences(one.snapshot, other.snapshot, fetcher, membership.tools):
@@ -334,8 +329,7 @@ class Repository:
             ConfigurationError: nothing is named and the policy is empty. SnapshotNotFound: as ``restore``. DestinationError: none can be used.
         """
         membership, memory = self._both
-        listing = await self._listing(membership.replicas)
-        forgetting = Forgetting(membership, memory, listing, self._names(destinations))
+        forgetting = Forgetting(membership, memory, self._finder, self._names(destinations))
         return await forgetting.run(snapshots, policy, dry_run=dry_run)
 
     async def prune(
@@ -375,30 +369,16 @@ class Repository:
                 logger.warning("%s", error)
             loaded = await rebuild_index(membership.replicas, writable, membership.cache, membership.tools, on_progress)
         await memory.note_damage(loaded.damage)
-        await self._listing(membership.replicas)
+        await self._finder.listed(None)
 
-    async def _resolve(
-        self, reference: str, replicas: Mapping[str, Destination], held_by: Mapping[str, Destination] | None = None
-    ) -> ListedSnapshot:
-        """The snapshot that all ``replicas`` together know by that name: never an older one because somebody is to be read who is behind."""
-        listed = (await self._listing(replicas)).resolve(reference)
+    async def _find(self, reference: str, held_by: Mapping[str, Destination] | None = None) -> ListedSnapshot:
+        """The snapshot that all replicas together know by that name: never an older one because somebody is to be read who is behind."""
+        (listed,) = await self._finder.find(reference)
         if held_by is not None and not set(listed.destinations) & set(held_by):
             raise SnapshotNotFound(
                 f"{reference} is snapshot {listed.snapshot.id}, which {', '.join(listed.destinations)} hold and {', '.join(held_by)} does not"
             )
         return listed
-
-    async def _listing(self, replicas: Mapping[str, Destination]) -> Listing:
-        membership, memory = self._both
-        listing = await list_snapshots(membership.members.keyring, replicas)
-        if len(listing.failures) == len(replicas):
-            raise combined("no destination can be listed", listing.failures)
-        for damage in (*listing.damage, *await memory.note_listing(listing)):
-            logger.warning("%s: %s: %s", damage.destination, damage.object, damage.reason)
-        for error in listing.failures.values():
-            logger.warning("%s", error)
-        await memory.note_damage(listing.damage)
-        return listing
 
     def _names(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
         """Names of destinations in the order of the configuration; ``ConfigurationError`` for an unknown one."""
@@ -423,3 +403,7 @@ class Repository:
     @property
     def _membership(self) -> Membership:
         return self._both[0]
+
+    @property
+    def _finder(self) -> Finder:
+        return Finder(*self._both)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterable
 
 DESTINATION = "destination"
 CONFIG = "config"
@@ -108,6 +109,15 @@ def parse_snapshot(key: str) -> str | None:
 def parse_forgotten(key: str) -> str | None:
     """The id of the snapshot that was let go, or None."""
     return _suffix(key, FORGOTTEN, _HEX32)
+
+
+def ids_below(prefix: str, keys: Iterable[str]) -> set[str]:
+    """The ids of 32 hex digits that follow ``prefix`` in ``keys``, which all begin with it; what is no such name is passed over."""
+    ids = [key[len(prefix) :] for key in keys]
+    # All at once, since there are many and as good as never a strange one.
+    if set(map(len, ids)) <= {32} and not "".join(ids).encode().translate(None, b"0123456789abcdef"):
+        return set(ids)
+    return {item for item in ids if _HEX32.fullmatch(item)}
 
 
 def parse_damaged(key: str) -> bytes | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from typing_extensions import Buffer
 
-from snapferry.destination.contract import Destination, ObjectInfo
+from snapferry.destination.contract import Destination, ObjectInfo, list_keys
 from snapferry.errors import DestinationError
 from snapferry.transport.wrapper import Wrapper
 
@@ -96,6 +96,9 @@ class _Retrying(Wrapper):
             yield item
             async for item in iterator:
                 yield item
+
+    async def list_keys(self, prefix: str) -> Sequence[str]:
+        return await self._repeat(lambda: list_keys(self.inner, prefix))
 
     async def delete(self, key: str) -> None:
         await self._repeat(lambda: self.inner.delete(key))

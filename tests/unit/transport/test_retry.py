@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from snapferry.destination import Destination
+from snapferry.destination import Destination, list_keys
 from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import DestinationDenied, DestinationFull, DestinationUnreachable, ObjectDamaged, ObjectNotFound
 from snapferry.testing.conformance import keys_of
@@ -134,3 +134,19 @@ def test_jitter_is_full() -> None:
     pauses = [policy.pause(3) for _ in range(1000)]
     assert min(pauses) < 0.05
     assert 0.95 < max(pauses) <= 1.0
+
+
+async def test_a_listing_of_keys_is_begun_again_whole() -> None:
+    class BreaksOnce(MemoryDestination):
+        begun = 0
+
+        async def list(self, prefix):  # type: ignore[no-untyped-def]
+            self.begun += 1
+            async for item in super().list(prefix):
+                yield item
+                if self.begun == 1:
+                    raise unreachable()
+
+    inner = BreaksOnce("near", {"config": b"x", "destination": b"y"})
+    assert sorted(await list_keys(with_retry(inner, Time().policy()), "")) == ["config", "destination"]
+    assert inner.begun == 2
