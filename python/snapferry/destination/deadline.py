@@ -8,26 +8,20 @@ from contextlib import asynccontextmanager
 
 
 class Stalled(Exception):
-    """Nothing happened for too long. ``waiting_for`` says for what, ``seconds`` for how long."""
-
-    def __init__(self, waiting_for: str, seconds: float) -> None:
-        super().__init__(f"{waiting_for} for {seconds:g} s")
-        self.waiting_for = waiting_for
-        self.seconds = seconds
+    """Nothing happened for too long; the message says what was waited for."""
 
 
 class Deadline:
-    """What is waited for now, and until when. ``expect`` sets both anew; whoever makes progress calls it again."""
+    """What is waited for now, and until when. Whoever makes progress sets both anew."""
 
     def __init__(self, scope: asyncio.Timeout) -> None:
         self._scope = scope
         self._loop = asyncio.get_running_loop()
-        self.waiting_for = ""
-        self.seconds = 0.0
+        self.missed = ""
 
-    def expect(self, waiting_for: str, seconds: float) -> None:
-        """From now on at most ``seconds`` until the next call, or the end."""
-        self.waiting_for, self.seconds = waiting_for, seconds
+    def expect(self, missed: str, seconds: float) -> None:
+        """From now on at most ``seconds`` until the next call, or the end; ``missed`` says what was not so in the end."""
+        self.missed = missed
         if not self._scope.expired():
             self._scope.reschedule(self._loop.time() + seconds)
 
@@ -43,4 +37,4 @@ async def deadline() -> AsyncIterator[Deadline]:
     except TimeoutError as error:
         if not scope.expired():
             raise
-        raise Stalled(limit.waiting_for, limit.seconds) from error
+        raise Stalled(limit.missed) from error

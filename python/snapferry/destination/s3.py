@@ -24,7 +24,7 @@ from snapferry.destination.deadline import Deadline, deadline
 from snapferry.destination.keys import RESERVED, check_key, check_prefix, is_key
 from snapferry.destination.repeating import RetryBudget, RetryPolicy, repeat
 from snapferry.destination.s3_checksums import contradicts, sums_of
-from snapferry.destination.s3_client import CONNECT_SECONDS, CONNECTIONS, FAILURES, Body, Client, make_client, refusal_of, translated
+from snapferry.destination.s3_client import CONNECTIONS, FAILURES, Body, Client, make_client, refusal_of, translated
 from snapferry.errors import DestinationError, DestinationUnreachable, ObjectDamaged, ObjectNotFound
 
 _CONCURRENCY = 6
@@ -302,7 +302,7 @@ class S3Destination:
         async with self._turns:
             try:
                 async with deadline() as moving:
-                    moving.expect("no answer (first_byte_timeout)", CONNECT_SECONDS + self._place.first_byte_timeout)
+                    self._expect_answer(moving)
                     yield moving
             except FAILURES as error:
                 if isinstance(error, ClientError) and refusal_of(error).is_past_the_end:
@@ -319,7 +319,8 @@ class S3Destination:
         async def pieces() -> AsyncIterator[bytes]:
             nonlocal came
             while True:
-                moving.expect(f"nothing came after {came} bytes (stall_timeout)", self._place.stall_timeout)
+                stall = self._place.stall_timeout
+                moving.expect(f"nothing came for {stall:g} s after {came} bytes (stall_timeout)", stall)
                 piece = await raw.content.readany()
                 if not piece:
                     return
@@ -342,11 +343,16 @@ class S3Destination:
         if filled < view.nbytes:
             raise DestinationUnreachable(f"{self._at(key)}: the server sent {filled} of {view.nbytes} bytes", self._name)
 
+    def _expect_answer(self, moving: Deadline) -> None:
+        wait = self._place.first_byte_timeout
+        moving.expect(f"no answer within {wait:g} s (first_byte_timeout)", wait)
+
     def _sending(self, moving: Deadline, sent: bool) -> None:
         if sent:
-            moving.expect("no answer (first_byte_timeout)", self._place.first_byte_timeout)
+            self._expect_answer(moving)
         else:
-            moving.expect("nothing could be sent (stall_timeout)", self._place.stall_timeout)
+            stall = self._place.stall_timeout
+            moving.expect(f"nothing could be sent for {stall:g} s (stall_timeout)", stall)
 
     def _range(self, key: str, answer: dict[str, Any]) -> tuple[int, int]:
         """(first byte, size of the object) of an answer; a server that does not know ranges sends the whole."""

@@ -26,7 +26,7 @@ from snapferry.errors import DestinationDenied, DestinationError, DestinationUnr
 CONNECTIONS = 16
 """So many requests at once; more wait for their turn before their time is counted."""
 
-CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 _SLICE = 256 << 10
 
 _NO_CREDENTIALS = (
@@ -87,11 +87,16 @@ class Body(Payload):
             transport.abort()
 
 
-class _NoRedirects:
-    """An HTTP session that hands redirects back: a signature is good for one host, and a region is to be set, not guessed."""
+class _Once:
+    """An HTTP session that sends a request once.
+
+    It hands redirects back: a signature is good for one host, and a region is to be set, not guessed. And it does not send again by itself
+    what was lost with a connection that had been used before: a create that was carried out would come back as refused.
+    """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
+        session._retry_connection = False  # noqa: SLF001 - there is no other way to say it; a test notices if it is lost
 
     async def request(self, method: str, **how: Any) -> aiohttp.ClientResponse:
         """As ``ClientSession.request``."""
@@ -99,8 +104,8 @@ class _NoRedirects:
 
 
 class _Session(AIOHTTPSession):  # type: ignore[misc]
-    async def _get_session(self, proxy_url: str | None) -> _NoRedirects:
-        return _NoRedirects(await super()._get_session(proxy_url))
+    async def _get_session(self, proxy_url: str | None) -> _Once:
+        return _Once(await super()._get_session(proxy_url))
 
 
 class Client(Protocol):
@@ -127,7 +132,7 @@ async def make_client(name: str, place: S3Place, stack: AsyncExitStack) -> Clien
         style = {None: "path" if endpoint else "auto", True: "path", False: "virtual"}[place.path_style]
         config = AioConfig(
             signature_version="s3v4",
-            connect_timeout=CONNECT_SECONDS,
+            connect_timeout=_CONNECT_SECONDS,
             read_timeout=None,  # the destination's own deadlines are told apart, and cover sending
             max_pool_connections=CONNECTIONS,
             retries={"total_max_attempts": 1, "mode": "standard"},
