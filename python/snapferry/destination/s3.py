@@ -266,7 +266,16 @@ class S3Destination:
                 raise
         if self._place.checksum == "auto" and sums.crc32 is not None and answer.get("ChecksumCRC32") == sums.crc32:
             self._send_md5 = False
+        if not answer.get("ETag"):
+            await self._confirm(key, view.nbytes)
         return True
+
+    async def _confirm(self, key: str, size: int) -> None:
+        """Every S3 server names what it stored. One that does not may be no S3 server, but something on the way that is pleased with anything."""
+        with contextlib.suppress(ObjectNotFound):
+            if await self._size(key) == size:
+                return
+        raise DestinationUnreachable(f"{self._at(key)}: the server says that it stored the object, and does not have it", self._name)
 
     async def _exists(self, key: str) -> bool:
         try:

@@ -5,6 +5,7 @@ The home of aiobotocore. Imported when the first ``s3://`` place is opened, sinc
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
@@ -51,7 +52,7 @@ class Body(Payload):
         self._size = view.nbytes
         self._view = view
         self._moved = moved
-        self._writer: AbstractStreamWriter | None = None
+        self._transport: asyncio.WriteTransport | None = None
 
     def __len__(self) -> int:
         return self._view.nbytes
@@ -74,7 +75,8 @@ class Body(Payload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Writes all of it, as fast as the connection takes it."""
         del content_length
-        self._writer = writer
+        # The writer forgets it when the connection is closed.
+        self._transport = writer.transport
         for begin in range(0, self._view.nbytes, _SLICE):
             self._moved(False)
             await writer.write(self._view[begin : begin + _SLICE])
@@ -82,9 +84,8 @@ class Body(Payload):
 
     def abort(self) -> None:
         """Drops the connection with all that it has not sent: closing it would still send from memory that its owner may have taken back."""
-        transport = getattr(self._writer, "transport", None)
-        if transport is not None:
-            transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
 
 class _Once:
@@ -204,5 +205,7 @@ def translated(error: Exception, place: S3Place, name: str, key: str = "") -> De
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())[:300]
-    return text or type(error).__name__
+    """What went wrong beneath, where the SDK only says that something did."""
+    inner = getattr(error, "kwargs", {}).get("error")
+    text = " ".join(str(inner or error).split())[:300]
+    return text or type(inner or error).__name__

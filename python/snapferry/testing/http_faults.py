@@ -71,17 +71,17 @@ def with_header(head: bytes, name: str, value: str | None) -> bytes:
 
 
 class Exchange:
-    """A request that met a fault: what the fault does it with."""
+    """A request that met a fault: what the fault does it with. ``reader`` has what is left of the request."""
 
     def __init__(self, proxy: FaultProxy, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._proxy = proxy
-        self._reader = reader
+        self.reader = reader
         self._writer = writer
         self.request = request
 
     async def receive(self) -> None:
         """Reads the request's body."""
-        self.request.body = await self._reader.readexactly(self.request.length)
+        self.request.body = await self.reader.readexactly(self.request.length)
 
     async def forward(self) -> Answer:
         """Reads the request's body, if that was not done, and asks the server."""
@@ -96,7 +96,7 @@ class Exchange:
 
     async def hang(self) -> None:
         """Does nothing until the client gives up, or the proxy is stopped."""
-        while await self._reader.read(1 << 16):
+        while await self.reader.read(1 << 16):
             pass
 
     async def hang_deaf(self) -> None:
@@ -325,7 +325,7 @@ class FaultProxy:
         self._faults: list[Fault] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
         self.endpoint = ""
         self.requests: list[tuple[str, str]] = []
@@ -368,21 +368,23 @@ class FaultProxy:
     async def _stop(self) -> None:
         assert self._server is not None
         self._server.close()
-        connections = list(self._connections)
-        for connection in connections:
+        connections = dict(self._connections)
+        for connection, writer in connections.items():
             connection.cancel()
+            writer.transport.abort()
         await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # the transports close in the turn after the one in which they are told to
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._connections[task] = writer
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._serve_one(reader, writer):
                     pass
         finally:
-            self._connections.discard(task)
+            del self._connections[task]
             writer.close()
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
