@@ -13,8 +13,8 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,16 +26,11 @@ _STOP_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server that runs: its URL, and what a client's environment needs to work with it."""
+    """A server that runs: its URL, and the credentials that it takes."""
 
     endpoint: str
     access_key: str
     secret_key: str = field(repr=False)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The standard variables. No service that hands out credentials is looked for."""
-        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 def find_program() -> str | None:
@@ -53,8 +48,8 @@ async def serve_directory(program: str, directory: Path) -> AsyncIterator[Served
     served = Served("", secrets.token_hex(10), secrets.token_hex(20))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RCLONE_", "AWS_"))}
     environment = kept | {"RCLONE_CONFIG": "", "RCLONE_AUTH_KEY": f'"{served.access_key},{served.secret_key}"'}
-    # Nothing of the directory is remembered: what is changed or lost beneath the server shows at once.
-    command = [program, "serve", "s3", "--addr", "127.0.0.1:0", "--dir-cache-time", "0s", "--vfs-cache-mode", "off", str(directory)]
+    # What is changed or lost beneath the server shows soon. (At 0 s it does little else than forget.)
+    command = [program, "serve", "s3", "--addr", "127.0.0.1:0", "--dir-cache-time", "1s", "--vfs-cache-mode", "off", str(directory)]
     process = await asyncio.create_subprocess_exec(
         *command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
     )
@@ -69,6 +64,22 @@ async def serve_directory(program: str, directory: Path) -> AsyncIterator[Served
             await asyncio.wait([drain])
     finally:
         await _stop(process)
+
+
+@contextmanager
+def credentials_of(served: Served) -> Iterator[None]:
+    """Puts the server's credentials into this process's environment, and none of its user's; afterwards all is as it was."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    files = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_EC2_METADATA_DISABLED": "true"}
+    try:
+        for name in before:
+            del os.environ[name]
+        os.environ.update(files | {"AWS_ACCESS_KEY_ID": served.access_key, "AWS_SECRET_ACCESS_KEY": served.secret_key})
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 async def _endpoint(log: asyncio.StreamReader) -> str:

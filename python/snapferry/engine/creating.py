@@ -85,7 +85,7 @@ async def _learned(config: Config, learn: Learn) -> Config:
         options = await learn(destination.name, destination.url, destination.options)
         destinations.append(dataclasses.replace(destination, options=MappingProxyType(dict(options))))
         for option, meaning in _WEAK.items():
-            if options.get(option) is False:
+            if options.get(option) is False and option not in destination.options:
                 logger.warning("%s: %s; noted as %s = false", destination.name, meaning, option)
     return dataclasses.replace(config, destinations=tuple(destinations))
 
