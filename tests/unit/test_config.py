@@ -21,9 +21,11 @@ from snapferry.config import (
     parse_size,
     write_config,
 )
+from snapferry.config.s3_place import S3Place, parse_s3
 from snapferry.errors import ConfigurationError, NotARepository, SnapferryError
 
 MINIMAL = '[[destination]]\nname = "near"\nurl = "file:///srv/backup"\n'
+S3 = '[[destination]]\nname = "a"\nurl = "s3://bucket/x"\n'
 ENVIRONMENT = {"HOME": "/home/someone"}
 
 
@@ -79,6 +81,23 @@ def test_a_flag_beats_the_environment_beats_the_file(tmp_path: Path) -> None:
     assert config.repository.cache_dir == Path("/var/c/snapferry")
 
 
+def test_a_place_in_a_bucket(tmp_path: Path) -> None:
+    text = S3.replace("bucket/x", "bucket/a%20b/c/?endpoint=HTTP://Host:9000/&path_style=no")
+    config = load(tmp_path, text + 'options = { ca_bundle = "ca.pem", first_byte_timeout = 5, profile = "p", conditional_put = false }\n')
+    found = config.destinations[0]
+    assert found.options["ca_bundle"] == str(tmp_path / "ca.pem")
+    place = parse_s3(found.url, found.options, "here")
+    assert place == S3Place(
+        "bucket", "a b/c", "http://host:9000", None, False, str(tmp_path / "ca.pem"), "p", False, True, "auto", 5.0, 30.0
+    )
+    assert place.url == "s3://bucket/a%20b/c?endpoint=http://host:9000"
+
+
+def test_one_prefix_of_one_bucket_at_two_servers_is_two_places(tmp_path: Path) -> None:
+    one, other = (S3.replace('"a"', f'"{name}"') + f'options = {{ endpoint = "http://{name}" }}\n' for name in ("a", "b"))
+    assert len(load(tmp_path, one + other).destinations) == 2
+
+
 def test_secrets_are_hidden(tmp_path: Path) -> None:
     config = load(tmp_path, MINIMAL + 'options = { path_style = true, secret_key = "hush" }\n')
     assert "hush" not in repr([setting.value for setting in config.settings()])
@@ -119,7 +138,21 @@ def test_secrets_are_hidden(tmp_path: Path) -> None:
         ('[[destination]]\nurl = "/x"\n', "name must be"),
         ('[[destination]]\nname = "a"\n', "has no url"),
         ('[[destination]]\nname = "a"\nurl = "ftp://h/x"\n', r"scheme 'ftp' is unknown"),
-        ('[[destination]]\nname = "a"\nurl = "s3://bucket/x"\n', r"scheme 's3' is not offered by this version yet"),
+        ('[[destination]]\nname = "a"\nurl = "gs://bucket/x"\n', r"scheme 'gs' is not offered by this version yet"),
+        (S3 + 'options = { endpont = "http://h" }\n', r"s3 has no option 'endpont' \(did you mean 'endpoint'\?\)"),
+        (S3 + 'options = { path_style = "maybe" }\n', "path_style: 'maybe' must be true or false"),
+        (S3 + "options = { region = 3 }\n", "region: 3 must be text"),
+        (S3 + "options = { stall_timeout = 0 }\n", "stall_timeout: 0 must be seconds"),
+        (S3 + 'options = { checksum = "crc33" }\n', r"'crc33' is unknown \(did you mean 'crc32'\?\)"),
+        (S3 + 'options = { endpoint = "h:9000" }\n', "should read https://HOST"),
+        (S3 + 'options = { endpoint = "http://u:hush@h" }\n', "credentials do not belong in a URL"),
+        (S3 + 'options = { secret_access_key = "hush" }\n', "secret_access_key does not belong in the configuration"),
+        (S3.replace("bucket/x", "bucket/x?regoin=y"), r"s3 has no option 'regoin' \(did you mean 'region'\?\)"),
+        (S3.replace("bucket/x", "bucket/x?region=y") + 'options = { region = "z" }\n', "region is given twice"),
+        (S3.replace("bucket/x", "u:hush@bucket/x"), "credentials do not belong in a URL"),
+        (S3.replace("bucket/x", ""), "should read s3://BUCKET"),
+        (S3.replace("bucket/x", "bucket/x/../y"), "a prefix that no key may have"),
+        (S3 + S3.replace('"a"', '"b"').replace("x", "x/"), "'a' and 'b' are the same place: s3://bucket/x/"),
         ('[[destination]]\nname = "a"\nurl = "sftp://u:hush@h/x"\n', r"sftp://u:\(hidden\)@h"),
         ('[[destination]]\nname = "a"\nurl = "file://host/x"\n', "three slashes"),
         (MINIMAL + MINIMAL, "two destinations are named 'near'"),
@@ -193,6 +226,8 @@ def test_flags_name_destinations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert parse_destination("file:///a=b") == DestinationConfig("near", "file:///a=b")
     assert parse_destination("backup") == DestinationConfig("near", str(tmp_path / "backup"))
     assert parse_destination("backup", ["near", "near-2"]).name == "near-3"
+    assert parse_destination("s3://bucket/x", ["near"]) == DestinationConfig("cloud", "s3://bucket/x")
+    assert parse_destination("s3://bucket/y", ["cloud"]).name == "cloud-2"
     with pytest.raises(ConfigurationError, match="scheme 'http' is not offered"):
         parse_destination("http://host/x")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from types import MappingProxyType
 
 from snapferry.config import Config, write_config
-from snapferry.destination import prepare_destination
+from snapferry.destination import learn_options, prepare_destination
 from snapferry.engine.membership import Membership, open_all
-from snapferry.errors import AccessDenied, CatalogError, SnapferryError
+from snapferry.errors import AccessDenied, CatalogError, DestinationError, SnapferryError
 from snapferry.repository.creating import create_repository as create_on
 from snapferry.repository.failures import combined
 from snapferry.repository.keyfile import create_key_file, read_key_file
@@ -33,8 +36,7 @@ async def create_repository(config: Config) -> Config:
     """
     _refuse_existing(config)
     async with AsyncExitStack() as stack:
-        for destination in config.destinations:
-            await prepare_destination(destination.name, destination.url, destination.options)
+        config = await _learned(config, prepare_destination)
         board = ReplicaBoard([destination.name for destination in config.destinations])
         opened, failures = await open_all(config.destinations, board, stack, writable=True)
         if failures:
@@ -67,9 +69,43 @@ async def connect(config: Config) -> Config:
         connected = config.with_id(membership.members.repository_id)
     finally:
         await membership.close()
+    connected = await _learned(connected, _learn_if_allowed)
     write_config(connected)
     await asyncio.to_thread(_make_catalog, connected)
     return connected
+
+
+Learn = Callable[[str, str, Mapping[str, object]], Awaitable[Mapping[str, object]]]
+
+
+async def _learned(config: Config, learn: Learn) -> Config:
+    """The configuration with what ``learn`` finds out about each destination's store among its options; a warning where that is sad."""
+    destinations = []
+    for destination in config.destinations:
+        options = await learn(destination.name, destination.url, destination.options)
+        destinations.append(dataclasses.replace(destination, options=MappingProxyType(dict(options))))
+        for option, meaning in _WEAK.items():
+            if options.get(option) is False and option not in destination.options:
+                logger.warning("%s: %s; noted as %s = false", destination.name, meaning, option)
+    return dataclasses.replace(config, destinations=tuple(destinations))
+
+
+async def _learn_if_allowed(name: str, url: str, options: Mapping[str, object]) -> Mapping[str, object]:
+    """Nothing more than is known, where the store may only be read: whoever writes there finds out."""
+    try:
+        return await learn_options(name, url, options)
+    except DestinationError as error:
+        logger.debug("%s", error)
+        return options
+
+
+_WEAK = {
+    "conditional_put": (
+        "the server has no conditional put (If-None-Match), so two writers that create one name at the same moment cannot be told apart; "
+        "backups and restores work, and prune will ask for --exclusive"
+    ),
+    "consistent_list": "the server's listings do not show what was just written; backups and restores work, and prune will ask for --exclusive",
+}
 
 
 def _make_catalog(config: Config) -> None:

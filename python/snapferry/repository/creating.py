@@ -25,8 +25,8 @@ async def create_repository(destinations: Mapping[str, Destination], secret: byt
         secret: the key file's 32 bytes.
 
     Raises:
-        SnapferryError: there is a repository, or a part of one that this key does not open; or a store that does not refuse a second
-            create or does not list what was just written. DestinationError: as the destinations raise it. Nothing counts before all are done.
+        SnapferryError: there is a repository, or a part of one that this key does not open; or a store that declares of itself what it
+            does not do: refuse a second create, list what was just written. DestinationError: as the destinations raise it. Nothing counts before all are done.
     """
     keyring = await _interrupted(destinations, secret) or _core.Keyring.generate()
     repository_id = keyring.repository_id.hex()
@@ -112,13 +112,16 @@ async def _create_identity(keyring: _core.Keyring, destination: Destination) -> 
 
 
 async def _create_slot(destination: Destination, slot: bytes) -> None:
-    """Creates the slot twice: the store must refuse the second, and list the first."""
+    """Creates the slot twice: a store that says so of itself must refuse the second, and list the first."""
     key = names.key_slot(_core.blake3(slot)[:16].hex())
+    declared = destination.capabilities
     await destination.create(key, slot)
-    if await destination.create(key, slot):
+    if declared.exclusive_create and await destination.create(key, slot):
         raise SnapferryError(
-            f"{destination.name}: {destination.url} accepts a second create of one name; a repository there would not be safe"
+            f"{destination.name}: {destination.url} accepts a second create of one name, which it says that it refuses; a repository there would not be safe"
         )
+    if not declared.consistent_list:
+        return
     listed = [info async for info in destination.list(names.KEYS) if info.key == key and info.size == len(slot)]
     if not listed:
         raise SnapferryError(

@@ -6,7 +6,7 @@ from snapferry.transport.budget import BudgetStatistics, ByteBudget
 from snapferry.transport.fanout import Delivery, FanOut, TooFewCopies
 from snapferry.transport.meter import Meter, Metered, ReplicaBoard
 from snapferry.transport.replicas import ReplicaState, choose
-from snapferry.transport.retry import RetryPolicy, with_retry
+from snapferry.transport.retry import RetryBudget, RetryPolicy, with_retry
 from snapferry.transport.wrapper import Wrapper
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Metered",
     "ReplicaBoard",
     "ReplicaState",
+    "RetryBudget",
     "RetryPolicy",
     "TooFewCopies",
     "Wrapper",
