@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from snapferry.config import Config, load_config, new_config
     from snapferry.engine import (
+        Keys,
         ReplicaDetails,
         Repository,
         SnapshotDetails,
@@ -46,12 +47,12 @@ if TYPE_CHECKING:
         TargetFull,
     )
     from snapferry.source import FileSource, Source
-    from snapferry.types import Damage, ExportResult, ListedSnapshot, Progress, RestoreResult, Snapshot, VerifyResult
+    from snapferry.types import Damage, ExportResult, KeyChange, KeySlot, ListedSnapshot, Progress, RestoreResult, Snapshot, VerifyResult
 
 _HOMES = {
     "snapferry.config": ("Config", "load_config", "new_config"),
     "snapferry.engine": (
-        "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
+        "Keys", "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
     ),
     "snapferry.errors": (
         "AccessDenied", "CatalogError", "ConfigurationError", "DamageError", "DestinationDenied", "DestinationError", "DestinationFull",
@@ -59,7 +60,7 @@ _HOMES = {
         "SnapferryError", "SnapshotNotFound", "SourceChanged", "SourceError", "SourceReadError", "TargetError", "TargetFull",
     ),
     "snapferry.source": ("FileSource", "Source"),
-    "snapferry.types": ("Damage", "ExportResult", "ListedSnapshot", "Progress", "RestoreResult", "Snapshot", "VerifyResult"),
+    "snapferry.types": ("Damage", "ExportResult", "KeyChange", "KeySlot", "ListedSnapshot", "Progress", "RestoreResult", "Snapshot", "VerifyResult"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -80,6 +81,9 @@ __all__ = [
     "ExportResult",
     "Fenced",
     "FileSource",
+    "KeyChange",
+    "KeySlot",
+    "Keys",
     "ListedSnapshot",
     "NotARepository",
     "ObjectDamaged",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from snapferry.engine.creating import connect, create_repository
 from snapferry.engine.facade import Repository, open_repository
+from snapferry.engine.keys import Keys
 from snapferry.engine.values import ReplicaDetails, SnapshotDetails
 from snapferry.pipeline.reader import SnapshotReader
 
 __all__ = [
+    "Keys",
     "ReplicaDetails",
     "Repository",
     "SnapshotDetails",
