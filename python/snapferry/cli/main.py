@@ -29,6 +29,7 @@ COMMANDS = {
     "diff": ("listing", "List the extents in which two snapshots differ."),
     "verify": ("verifying", "Check structure, presence and data of snapshots."),
     "rebuild": ("verifying", "Rebuild catalog, index and cache from the destinations."),
+    "key": ("keys", "List, add, remove and rotate the keys that open the repository."),
     "config": ("configuration", "Show the configuration."),
     "demo": ("demo", "Back up, damage and restore a real file system image, and compare."),
 }

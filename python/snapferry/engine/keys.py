@@ -32,6 +32,11 @@ class Keys:
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
 
+    @property
+    def repository(self) -> str:
+        """The repository's id, which the holder of a public key needs to be sure of it."""
+        return self._membership.members.repository_id
+
     async def list(self) -> tuple[KeySlot, ...]:
         """The keys that open the repository, oldest first."""
         members = self._membership.members

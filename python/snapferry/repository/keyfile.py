@@ -10,6 +10,7 @@ import stat
 import warnings
 from pathlib import Path
 
+from snapferry import _core
 from snapferry.errors import AccessDenied, ConfigurationError, SnapferryError
 
 PREFIX = "snapferry-key-v1:"
@@ -83,9 +84,9 @@ def warn_if_loose(mode: int, what: str) -> None:
         warnings.warn(LooseKeyFile(f"{what} can be read by others than its owner; chmod 600 it"), stacklevel=3)
 
 
-def format_public_key(public_key: bytes) -> str:
-    """A public key (32 bytes) as one word of text."""
-    return PUBLIC_PREFIX + base64.urlsafe_b64encode(public_key).decode()
+def host_public_key(key: bytes) -> str:
+    """The public key of a key file's 32 bytes, as one word of text."""
+    return PUBLIC_PREFIX + base64.urlsafe_b64encode(_core.host_public_key(key)).decode()
 
 
 def read_public_key(text: str) -> bytes:

@@ -5,7 +5,7 @@ from what all destinations together hold, whatever the order in which it came th
 
 - a note that a slot was removed supersedes every copy of it; but notes that would leave nobody with a full key count for nothing;
 - a copy is superseded by one of the same slot with all of its epochs and more; of equals the one with the lesser name stays;
-- an epoch is written under once every full slot that counts has it.
+- an epoch is written under once every full slot that counts has it; so a rotation that stopped half-way endangers nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SlotCopy:
     """One slot object: its name (32 hex digits), and what it says."""
 
     name: str
-    slot: _core.Slot
+    slot: _core.Slot = field(compare=False)
 
     @property
     def epochs(self) -> frozenset[bytes]:
@@ -84,6 +84,10 @@ class KeySet:
     def full_slots(self) -> set[bytes]:
         """The ids of the live slots that open everything."""
         return {copy.slot.id for copy in self.live() if copy.slot.role == FULL}
+
+    def copies_of(self, slot_id: bytes) -> list[SlotCopy]:
+        """All copies of a slot, superseded ones too: of a write-only one each has the key of one epoch alone."""
+        return [copy for copy in self._ordered() if copy.slot.id == slot_id and copy.slot.role != REMOVED]
 
     def epochs_of(self, slot_id: bytes) -> frozenset[bytes]:
         """What the live copies of a slot hold together."""
@@ -173,24 +177,28 @@ def unlock(keys: KeySet, secret: Secret, where: str) -> _core.Keyring:
         if _key_of(copy.slot, secret) is not None:
             raise AccessDenied(f"this {kind_of(secret)} was removed from the repository at {where} (slot {copy.slot.id.hex()})")
     if live:
-        raise AccessDenied(
-            f"the {kind_of(secret)} opens none of the key slots at {where}: it is another repository's, or was removed from this one"
-            if not isinstance(secret, Passphrase)
-            else f"the passphrase opens none of the key slots at {where}: it is wrong, or none of the {len(live)} slots is a passphrase's that it could be tried on"
-        )
+        raise AccessDenied(_refusal(live, secret, where))
     if keys.damage:
         broken = "; ".join(f"{item.destination}: {item.object}: {item.reason}" for item in keys.damage)
         raise AccessDenied(f"no usable key slot at {where}: {broken}")
     raise AccessDenied(f"no key slot is left at {where}; without one nobody can open the repository")
 
 
+def _refusal(live: Iterable[SlotCopy], secret: Secret, where: str) -> str:
+    count = len({copy.slot.id for copy in live if copy.slot.kind == "passphrase"})
+    if not isinstance(secret, Passphrase):
+        return f"the key file opens none of the key slots at {where}: it is another repository's, or was removed from this one"
+    if not count:
+        return f"the passphrase opens none of the key slots at {where}: none of them is a passphrase's"
+    tried = f"the {MOST_STRETCHED} oldest of {count} passphrase slots were tried" if count > MOST_STRETCHED else f"{count} tried"
+    return f"the passphrase is wrong: it opens none of the passphrase slots at {where} ({tried})"
+
+
 def _open(keys: KeySet, slot_id: bytes, key: _core.SlotKey, where: str) -> _core.Keyring:
     """The keys in all copies of a slot. One that is broken inside is passed over if another is not."""
     keyring: _core.Keyring | None = None
     problem: _core.CoreError | None = None
-    for copy in keys.live():
-        if copy.slot.id != slot_id:
-            continue
+    for copy in keys.copies_of(slot_id):
         try:
             if keyring is None:
                 keyring = _core.Keyring.unlock(copy.slot, key)
@@ -215,9 +223,8 @@ def renew(keyring: _core.Keyring, keys: KeySet) -> None:
         return
     if own in keys.removed():
         raise AccessDenied(f"the key in use was removed from the repository (slot {own.hex()})")
-    for copy in keys.live():
-        if copy.slot.id == own:
-            keyring.adopt(copy.slot)
+    for copy in keys.copies_of(own):
+        keyring.adopt(copy.slot)
     choose_epoch(keyring, keys)
 
 
