@@ -112,7 +112,7 @@ class RefusesDeletes(Wrapper):
 class StopsAfter(_Before):
     """The process dies after ``left`` operations at all destinations that share the count: all that follow raise ``error()``."""
 
-    def __init__(self, inner: Destination, left: list[int], error: Callable[[], Exception]) -> None:
+    def __init__(self, inner: Destination, left: list[int], error: Callable[[], BaseException]) -> None:
         super().__init__(inner)
         self._left = left
         self._raised = error
