@@ -118,6 +118,20 @@ fn a_write_only_key_manages_nothing() {
     assert!(matches!(opened.new_slot(&holder, SlotRole::Full, 1, ""), Err(Error::WriteOnly(_))));
 }
 
+/// On a store that lets it add and nothing else, a note is all it could take something away with.
+#[test]
+fn a_write_only_key_takes_nothing_away() {
+    let keys = Keyring::generate().unwrap();
+    let opened = Keyring::unlock(&slot(&keys, SECRET, SlotRole::WriteOnly), SECRET).unwrap();
+    assert!(matches!(seal(&opened, Kind::Forgotten, "x", b"y"), Err(Error::WriteOnly(_))));
+    let note = seal(&keys, Kind::Forgotten, "x", b"y").unwrap();
+    assert_eq!(open(&opened, Kind::Forgotten, "x", &note).unwrap(), b"y");
+    for kind in [Kind::Session, Kind::End, Kind::Commit] {
+        let made = seal(&opened, kind, "x", b"y").unwrap();
+        assert_eq!(open(&keys, kind, "x", &made).unwrap(), b"y");
+    }
+}
+
 #[test]
 fn a_slot_sealed_anew_opens_as_before_and_to_every_epoch() {
     let mut keys = Keyring::generate().unwrap();
@@ -244,7 +258,7 @@ fn what_a_write_only_host_writes_only_full_keys_read() {
     }
     for (id, pack) in &store.packs {
         let data = pack[12] == PackKind::Data as u8;
-        assert_eq!(PackKey::from_header(&full, pack).is_ok(), true);
+        assert!(PackKey::from_header(&full, pack).is_ok());
         assert_eq!(matches!(PackKey::from_header(&write_only, pack), Err(Error::WriteOnly(_))), data);
         assert_eq!(check_pack(&full, id, pack), Vec::<String>::new());
         assert_eq!(check_pack(&write_only, id, pack), Vec::<String>::new());

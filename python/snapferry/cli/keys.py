@@ -98,7 +98,8 @@ def add_command(
 def remove_command(invocation: Invocation, *, slot: str, yes: bool, dry_run: bool) -> int:
     """Remove the key SLOT: its id, 8 or more digits of it, or its label.
 
-    Who had it may have kept what it opens: rotate afterwards, so that new data is closed to them. The last full key cannot be removed.
+    Who had it may have kept what it opens: rotate afterwards, so that new data is closed to them, and take away their access to the
+    destinations. The last full key cannot be removed.
     """
     if not yes and not dry_run:
         raise click.UsageError("removing a key cannot be undone: add --yes")

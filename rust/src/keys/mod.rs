@@ -345,6 +345,19 @@ impl Keyring {
         UnparsedPublicKey::new(&ED25519, self.signer.public_key()).verify(message, signature).is_ok()
     }
 
+    /// Signs `message` as the repository's authority, which only a full key can.
+    pub fn sign_as_authority(&self, message: &[u8]) -> Result<Vec<u8>> {
+        let Some(owner) = &self.owner else {
+            return Err(Error::WriteOnly("this key can write and take nothing away".into()));
+        };
+        Ok(owner.signer.sign(message).as_ref().to_vec())
+    }
+
+    /// Whether `signature` is the authority's on `message`.
+    pub fn signed_by_authority(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.authority).verify(message, signature).is_ok()
+    }
+
     /// The key of a pack whose header was read, if one of that id was.
     pub fn pack_key(&self, pack: &Id) -> Option<PackKey> {
         self.packs.lock().ok()?.get(pack).cloned()

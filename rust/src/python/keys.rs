@@ -8,7 +8,9 @@ use pyo3::types::PyBytes;
 
 use crate::envelope::{self, Kind};
 use crate::error::Error;
-use crate::keys::{EpochTag, Holder, Keyring, Secret, Slot, SlotKey, SlotKind, SlotRole, Stretch, host_public};
+use crate::keys::{
+    EpochTag, Holder, Keyring, Secret, Slot, SlotKey, SlotKind, SlotRole, Stretch, host_public,
+};
 use crate::outside::SharedBytes;
 use crate::pack::Header;
 
