@@ -64,8 +64,8 @@ class _Start:
             await self.holders.assert_reads(name, contents)
         # A host may export before anybody with a full key has come by; whatever it writes, the other full key reads at each place.
         contents[(await self._export("host", SECOND)).id] = SECOND
+        contents[(await self._export("snapferry", THIRD)).id] = THIRD
         await self.holders.assert_reads("other", contents)
-        contents[(await self._export("other", THIRD)).id] = THIRD
         if action != "rotate":
             with contextlib.suppress(_DoneAlready):
                 await self._change_again(action)

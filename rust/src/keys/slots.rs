@@ -455,5 +455,11 @@ mod tests {
             matches!(refused, Err(Error::Damaged(text)) if text.contains("not made for this repository"))
         );
         assert!(Keyring::unlock(&honest, Secret::KeyFile(&[7; 32])).is_ok());
+        // Under the honest repository's id its authority is the only one.
+        let mut head = honest.bytes[..FIXED - 12].to_vec();
+        head[32..64].copy_from_slice(&stranger.authority);
+        let made = contents.finish(&owner.signer, head, &honest.public, SlotRole::Full, "label").unwrap();
+        let refused = Slot::parse(&made);
+        assert!(matches!(refused, Err(Error::Damaged(text)) if text.contains("authority is not")));
     }
 }

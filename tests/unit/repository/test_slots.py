@@ -8,9 +8,10 @@ import secrets
 import pytest
 
 from snapferry import _core
+from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import AccessDenied
 from snapferry.repository.secret import Passphrase
-from snapferry.repository.slot_keeping import sealed_again
+from snapferry.repository.slot_keeping import sealed_again, tidy
 from snapferry.repository.slots import MOST_STRETCHED, KeySet, SlotCopy, copy_of, fitting_slot, parse_slots, renew, unlock
 
 KEYS = _core.Keyring.generate()
@@ -169,3 +170,13 @@ def test_a_destination_looked_at_again_replaces_what_was_known_of_it() -> None:
     assert again.held == {"near": {FIRST.name, SECOND.name}, "far": {SECOND.name}}
     gone = again.with_destinations(KeySet({}, {"near": frozenset(), "far": frozenset()}))
     assert not gone.copies
+
+
+async def test_nothing_goes_from_a_place_where_what_supersedes_it_is_not() -> None:
+    near = MemoryDestination("near", {f"keys/{FIRST.name}": FIRST.slot.data})
+    keys = _set(FIRST).with_copies([_again(FIRST)], ["far"])
+    assert keys.stale("near") == [FIRST.name]
+    assert await tidy(keys, {"near": near}) == {}
+    assert set(near.store) == {f"keys/{FIRST.name}"}
+    await tidy(keys.with_copies([_again(FIRST)], ["near"]), {"near": near})
+    assert not near.store
