@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from snapferry.config import Config, load_config, new_config
     from snapferry.engine import (
+        Keys,
         ReplicaDetails,
         Repository,
         SnapshotDetails,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
         ExportResult,
         ForgetResult,
         Forgotten,
+        KeyChange,
+        KeySlot,
         ListedSnapshot,
         Progress,
         Pruned,
@@ -64,7 +67,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "snapferry.config": ("Config", "load_config", "new_config"),
     "snapferry.engine": (
-        "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
+        "Keys", "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
     ),
     "snapferry.errors": (
         "AccessDenied", "CatalogError", "ConfigurationError", "DamageError", "DestinationDenied", "DestinationError", "DestinationFull",
@@ -74,8 +77,8 @@ _HOMES = {
     "snapferry.lifecycle.retention": ("RetentionPolicy",),
     "snapferry.source": ("FileSource", "Source"),
     "snapferry.types": (
-        "Damage", "ExportResult", "ForgetResult", "Forgotten", "ListedSnapshot", "Progress", "Pruned", "PruneResult", "RestoreResult",
-        "Snapshot", "VerifyResult",
+        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSnapshot", "Progress", "Pruned",
+        "PruneResult", "RestoreResult", "Snapshot", "VerifyResult",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -99,6 +102,9 @@ __all__ = [
     "FileSource",
     "ForgetResult",
     "Forgotten",
+    "KeyChange",
+    "KeySlot",
+    "Keys",
     "ListedSnapshot",
     "NotARepository",
     "ObjectDamaged",

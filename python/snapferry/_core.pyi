@@ -15,6 +15,8 @@ PACK_HEADER_LENGTH: Final[int]
 MAX_PACK_LENGTH: Final[int]
 """No pack is longer, in bytes."""
 RECORD_OVERHEAD: Final[int]
+MAX_LABEL_LENGTH: Final[int]
+"""No label of a key slot is longer, in bytes of UTF-8."""
 
 Fetch = tuple[bytes, int, int]
 PlaceTuple = tuple[bytes, int, int]
@@ -29,6 +31,9 @@ class DamagedError(CoreError):
 
 class KeyMismatchError(CoreError):
     """The key does not fit what it is meant to open."""
+
+class WriteOnlyError(CoreError):
+    """The key may write, and not do this: read data, or manage keys."""
 
 class UnsupportedError(CoreError):
     """A version, suite or codec that this program does not know, by name."""
@@ -60,19 +65,105 @@ class Workers:
         """Bytes of pack buffers now alive, free ones kept for reuse included."""
 
 @final
+class Slot:
+    """A key slot, its hash and the signature of its repository's authority verified. Its contents stay sealed."""
+
+    def __new__(cls, data: Buffer) -> Slot:
+        """``DamagedError`` for what is torn, altered, or not signed; ``UnsupportedError`` for a version or kind unknown here."""
+    @property
+    def id(self) -> bytes:
+        """16 bytes, the same in every copy of the slot."""
+    @property
+    def kind(self) -> str:
+        """``key file``, ``passphrase`` or ``public key``."""
+    @property
+    def role(self) -> str:
+        """``full``, ``write-only``, or ``removed``: a note that the slot of that id is no more."""
+    @property
+    def label(self) -> str: ...
+    @property
+    def created(self) -> int:
+        """Unix seconds."""
+    @property
+    def repository_id(self) -> bytes: ...
+    @property
+    def public_key(self) -> bytes:
+        """The holder's, 32 bytes."""
+    @property
+    def epochs(self) -> list[bytes]:
+        """The tags (16 bytes) of the epochs that its sealer knew, in order."""
+    @property
+    def epoch(self) -> int:
+        """The number of the newest."""
+    @property
+    def data(self) -> bytes:
+        """The object; its name is ``blake3(data)[:16]`` in hex."""
+    def unlock(self, *, key_file: Buffer | None = None, passphrase: Buffer | None = None) -> SlotKey | None:
+        """The private half of its key if that is its secret, else None. A passphrase is stretched, which takes memory and time.
+
+        ``DamagedError`` if its holder never made it for this repository; ``ValueError`` if the memory is not to be had.
+        """
+
+@final
+class SlotKey:
+    """The private half of one slot's key; the same for every copy of the slot."""
+
+def host_public_key(key_file: Buffer) -> bytes:
+    """The public half (32 bytes) of a key file's 32 bytes, for a slot of kind ``public key``."""
+
+@final
 class Keyring:
-    """The unwrapped keys of one repository. Secrets stay in here."""
+    """The unwrapped keys of one repository. Secrets stay in here. Safe to share between threads."""
 
     @staticmethod
     def generate() -> Keyring:
-        """A new repository: random id and root key."""
+        """A new repository: random secrets, its id a hash of one of them, and its first epoch."""
     @staticmethod
-    def unwrap(slot: Buffer, secret: Buffer) -> Keyring:
-        """Opens a key slot; ``KeyMismatchError`` if ``secret`` is not its key, ``DamagedError`` if it is torn."""
-    def wrap(self, secret: Buffer) -> bytes:
-        """A new key slot object for ``secret`` (32 bytes or more of a key file); its name is ``blake3(slot)[:16]`` in hex."""
+    def unlock(slot: Slot, key: SlotKey) -> Keyring:
+        """Opens a slot; ``KeyMismatchError`` for another slot's key, or a removed slot; ``DamagedError`` if its contents make no sense."""
+    def adopt(self, slot: Slot) -> bool:
+        """Takes over the epochs of another copy of the slot it was opened with; whether there were new ones."""
+    def snapshot(self) -> Keyring:
+        """The same keys as they are now: what is adopted or chosen later does not touch them."""
+    def with_new_epoch(self) -> Keyring:
+        """The same keys with one more epoch, under which its new packs are; ``WriteOnlyError``."""
+    def new_slot(
+        self,
+        role: str,
+        label: str,
+        created: int,
+        *,
+        key_file: Buffer | None = None,
+        passphrase: Buffer | None = None,
+        public_key: bytes | None = None,
+        stretch: tuple[int, int, int] | None = None,
+    ) -> bytes:
+        """A new key slot object (``full`` or ``write-only``) for one of: a key file's bytes, a passphrase, a public key.
+
+        ``stretch``: Argon2id's KiB of memory, passes and lanes, unless they are to be the usual ones. ``WriteOnlyError``.
+        """
+    def seal_again(self, slot: Slot) -> bytes:
+        """The same slot, sealed anew for its holder with all epochs of this keyring; ``WriteOnlyError``."""
+    def remove(self, slot: Slot) -> bytes:
+        """The note that a slot was removed, itself a slot object; ``WriteOnlyError``."""
     @property
     def repository_id(self) -> bytes: ...
+    @property
+    def reads_data(self) -> bool:
+        """False for a key that may write and not read."""
+    @property
+    def slot_id(self) -> bytes | None:
+        """The id of the slot that it was opened with."""
+    @property
+    def epochs(self) -> list[bytes]:
+        """The tags (16 bytes) of the epochs that it knows, in order."""
+    @property
+    def current_epoch(self) -> bytes | None:
+        """The tag of the epoch that new data packs are sealed under."""
+    def choose_epoch(self, allowed: list[bytes]) -> bool:
+        """Seals new packs under the newest of these epochs; False, and nothing changes, if it can write with none of them."""
+    def lacks_epoch_of(self, header: Buffer) -> bool:
+        """Whether a pack's header, which proves nothing by itself, names an epoch that is not held here."""
     def seal(self, kind: str, name: str, payload: Buffer) -> bytes:
         """A small object. ``kind``: destination, config (both authenticated, in the clear), session, end, commit, forgotten,
         damaged, segment, condemned, delete, done (all encrypted; all but damaged and segment also signed). ``name`` is bound to it."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from snapferry.config import (
     write_config,
 )
 from snapferry.config.s3_place import S3Place, parse_s3
-from snapferry.errors import ConfigurationError, NotARepository, SnapferryError
+from snapferry.errors import AccessDenied, ConfigurationError, NotARepository, SnapferryError
 
 MINIMAL = '[[destination]]\nname = "near"\nurl = "file:///srv/backup"\n'
 S3 = '[[destination]]\nname = "a"\nurl = "s3://bucket/x"\n'
@@ -126,8 +127,9 @@ def test_secrets_are_hidden(tmp_path: Path) -> None:
         (MINIMAL + '[engine]\ncheck_built = "never"\n', "'never' is unknown"),
         (MINIMAL + "[engine]\ncheck_built = 1\n", "must be text"),
         (MINIMAL + '[repository]\nid = "short"\n', "not a repository's id"),
-        (MINIMAL + '[repository]\npassphrase_file = "x"\n', "does not offer it yet"),
-        (MINIMAL + '[repository]\npassphrase_command = "x"\n', "does not offer it yet"),
+        (MINIMAL + '[repository]\npassphrase_file = "x"\nkey_file = "y"\n', "key_file is given too"),
+        (MINIMAL + '[repository]\npassphrase_file = "x"\npassphrase_command = "y"\n', "passphrase_file is given too"),
+        (MINIMAL + "[repository]\npassphrase_command = 1\n", "must be text"),
         (MINIMAL + '[repository]\ncatalog = "postgresql://h/d"\n', "'postgresql' is not offered by this version yet"),
         (MINIMAL + '[repository]\ncatalog = "mysql:///d"\n', "'mysql' is unknown"),
         ("engine = 3\n" + MINIMAL, "must be a table"),
@@ -254,3 +256,55 @@ def test_a_size_in_bytes_is_itself_and_its_text_is_near(size: int) -> None:
 
 def test_threads_are_as_many_as_processors(tmp_path: Path) -> None:
     assert load(tmp_path, MINIMAL).engine.threads >= EngineConfig().threads
+
+
+def test_one_thing_opens_the_repository_and_a_higher_layer_decides_which(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL + '[repository]\npassphrase_file = "secret"\n')
+    assert (config.repository.key_file, config.repository.passphrase_file) == (None, tmp_path / "secret")
+    config = load(tmp_path, MINIMAL + '[repository]\nkey_file = "k"\n', {"SNAPFERRY_REPOSITORY_PASSPHRASE_FILE": "/run/secret"})
+    assert (config.repository.key_file, config.repository.passphrase_file) == (None, Path("/run/secret"))
+    assert not any(setting.key == "repository.key_file" for setting in config.settings())
+    assert "repository.key_file" not in config.origins
+    config = load(tmp_path, MINIMAL + '[repository]\npassphrase_command = "pass show x"\n')
+    assert (config.repository.key_file, config.repository.passphrase_command) == (None, "pass show x")
+
+
+@pytest.mark.parametrize(
+    "opener", ['passphrase_file = "secret"', "passphrase_command = \"pass show 'a b'\"", 'key_file = "/elsewhere/key"']
+)
+def test_what_opens_the_repository_comes_back_as_written(tmp_path: Path, opener: str) -> None:
+    config = load(tmp_path, MINIMAL + f"[repository]\n{opener}\n")
+    again = dataclasses.replace(config, path=tmp_path / "again.toml")
+    write_config(again)
+    assert load_config(again.path, environment=ENVIRONMENT).repository == config.repository
+
+
+def test_a_passphrase_file_and_a_key_file_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="give one"):
+        new_config(tmp_path / "c.toml", [DestinationConfig("near", "/srv/x")], key_file="k", passphrase_file="p", environment={})
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o602, 0o666])
+def test_a_file_that_names_a_command_and_that_others_can_write_is_not_read(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "snapferry.toml"
+    file.write_text(MINIMAL + '[repository]\npassphrase_command = "pass show x"\n')
+    file.chmod(mode)
+    with pytest.raises(AccessDenied, match="names a command") as caught:
+        load_config(file, environment=ENVIRONMENT)
+    assert caught.value.exit_code == 12
+    file.chmod(0o644)
+    assert load_config(file, environment=ENVIRONMENT).repository.passphrase_command == "pass show x"
+    # Without a command nothing is asked of it.
+    file.write_text(MINIMAL)
+    file.chmod(mode)
+    load_config(file, environment=ENVIRONMENT)
+
+
+@pytest.mark.root
+def test_a_file_that_names_a_command_and_belongs_to_somebody_else_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "snapferry.toml"
+    file.write_text(MINIMAL + '[repository]\npassphrase_command = "pass show x"\n')
+    file.chmod(0o644)
+    os.chown(file, 12345, -1)
+    with pytest.raises(AccessDenied, match="belong to you or to root"):
+        load_config(file, environment=ENVIRONMENT)

@@ -13,10 +13,10 @@ from types import MappingProxyType
 from snapferry.config import Config, write_config
 from snapferry.destination import learn_options, prepare_destination
 from snapferry.engine.membership import Membership, open_all
+from snapferry.engine.secret import read_or_create_secret
 from snapferry.errors import AccessDenied, CatalogError, DestinationError, SnapferryError
 from snapferry.repository.creating import create_repository as create_on
 from snapferry.repository.failures import combined
-from snapferry.repository.keyfile import create_key_file, read_key_file
 from snapferry.transport import ReplicaBoard
 
 logger = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 async def create_repository(config: Config) -> Config:
     """Makes a repository on all destinations of ``config``, and writes the configuration to ``config.path``.
 
-    The key file is made if there is none. An interrupted call can be repeated.
+    The key file is made if there is none; a passphrase must be there. An interrupted call can be repeated.
 
     Returns:
         The configuration with the new repository's id.
 
     Raises:
-        SnapferryError: the configuration file or a repository exists already. AccessDenied: the key file is no key file.
+        SnapferryError: the configuration file or a repository exists already. AccessDenied: the key file or passphrase cannot be used.
         DestinationError: a destination cannot be made or written; then nothing counts.
     """
     _refuse_existing(config)
@@ -41,32 +41,38 @@ async def create_repository(config: Config) -> Config:
         opened, failures = await open_all(config.destinations, board, stack, writable=True)
         if failures:
             raise combined("the repository cannot be made", failures)
-        key_file = config.repository.key_file
-        secret = read_key_file(key_file) if os.path.lexists(key_file) else create_key_file(key_file)
-        created = config.with_id(await create_on(opened, secret))
+        created = config.with_id(await create_on(opened, await read_or_create_secret(config.repository)))
     write_config(created)
     await asyncio.to_thread(_make_catalog, created)
     return created
 
 
 async def connect(config: Config) -> Config:
-    """Finds the repository at the destinations of ``config`` with its key file, and writes the configuration to ``config.path``.
+    """Finds the repository at the destinations of ``config`` with its key file or passphrase, and writes the configuration to ``config.path``.
 
     Returns:
         The configuration with the repository's id.
 
     Raises:
-        NotARepository: there is none. AccessDenied: the key file does not open it. SnapferryError: the configuration file exists already.
+        NotARepository: there is none. AccessDenied: the key does not open it. SnapferryError: the configuration file exists already.
         DestinationError: no destination answers.
     """
     _refuse_existing(config)
-    if not os.path.lexists(config.repository.key_file):
-        raise AccessDenied(f"there is no key file {config.repository.key_file}")
+    key_file = config.repository.key_file
+    if key_file is not None and not os.path.lexists(key_file):
+        raise AccessDenied(f"there is no key file {key_file}")
     membership = await Membership.open(config)
     try:
         if membership.members.failures:
             raise combined("not all of these destinations hold the repository", membership.members.failures)
         connected = config.with_id(membership.members.repository_id)
+        slot = membership.members.keys.slot(membership.members.keyring.slot_id)
+        if config.repository.id is None and slot is not None and slot.kind == "public key":
+            # Such a slot can be made by anybody who has seen the public key: only the id says that it is the right repository.
+            logger.warning(
+                "this key was added by its public half alone, which proves nothing of the repository: compare its id, %s, with what `key add` said, or give it with --id",
+                connected.repository.id,
+            )
     finally:
         await membership.close()
     connected = await _learned(connected, _learn_if_allowed)

@@ -15,10 +15,12 @@ from snapferry.pipeline.backup import Export, ExportPlan
 from snapferry.pipeline.preparing import Prepared, prepare
 from snapferry.pipeline.rebuild import store_added
 from snapferry.pipeline.sizing import export_sizing
+from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import together
 from snapferry.repository.sessions import finish_commits
+from snapferry.repository.slot_keeping import bring
 from snapferry.repository.snapshots import VOLUME_NAME
 from snapferry.repository.survey import Survey
 from snapferry.source import Source
@@ -65,6 +67,9 @@ class Exporting:
         async with AsyncExitStack() as stack:
             destinations = await self._open(stack)
             self._enough(destinations)
+            # The epoch of its packs is fixed here: the destinations that take part hold the slots of this one.
+            tools = membership.tools if self._dry_run else await self._bring_slots(destinations)
+            self._enough(destinations)
             replicas = {**membership.replicas, **destinations}
             known, _ = await survey(membership, self._memory, replicas)
             for name in [name for name in destinations if name in known.failures]:
@@ -96,7 +101,7 @@ class Exporting:
                 skip_unreadable=self._skip_unreadable, dry_run=self._dry_run,
             )  # fmt: skip
             export = Export(
-                plan, source, prepared, replicas, membership.cache, membership.tools,
+                plan, source, prepared, replicas, membership.cache, tools,
                 order=self._to, failures=self._failures, on_progress=on_progress,
             )  # fmt: skip
             result = await export.run()
@@ -127,6 +132,14 @@ class Exporting:
                 self._failures[name] = problem
                 del opened[name]
         return opened
+
+    async def _bring_slots(self, destinations: dict[str, Destination]) -> Tools:
+        """Every key slot that counts, to every destination that takes part; the tools with the keys to write with there."""
+        keyring, failures = await bring(self._membership.members, destinations)
+        for name, problem in failures.items():
+            self._failures[name] = problem
+            del destinations[name]
+        return replace(self._membership.tools, keyring=keyring)
 
     def _enough(self, destinations: Mapping[str, Destination]) -> None:
         if len(destinations) < self._min_copies:

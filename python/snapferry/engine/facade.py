@@ -14,6 +14,7 @@ from snapferry.destination import Destination
 from snapferry.engine.exporting import Exporting
 from snapferry.engine.finding import Finder
 from snapferry.engine.forgetting import Forgetting
+from snapferry.engine.keys import Keys
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import prune
@@ -99,6 +100,11 @@ class Repository:
         """The repository's id, 32 hex digits."""
         return self._membership.members.repository_id
 
+    @property
+    def keys(self) -> Keys:
+        """The keys that open the repository: listed, added, removed, and renewed."""
+        return Keys(self._membership)
+
     async def export(
         self,
         source: str | os.PathLike[str] | Source,
@@ -169,10 +175,11 @@ class Repository:
             dry_run: check everything that can be checked without writing.
 
         Raises:
-            SnapshotNotFound. TargetError, TargetFull: the target. DamageError: blocks that no replica can supply, after all others were restored.
+            AccessDenied: the key can write and not read. SnapshotNotFound. TargetError, TargetFull: the target. DamageError: blocks that no replica can supply, after all others were restored.
             DestinationError: no destination answers.
         """
         membership, memory = self._both
+        membership.check_reads()
         replicas = self._replicas(sources)
         listed = await self._find(snapshot, held_by=replicas)
         extent = None if range is None else (range[0], listed.snapshot.size if range[1] is None else range[1])
@@ -195,6 +202,7 @@ class Repository:
             allow_unreadable: read extents that the source could not supply as zeros, instead of raising ``DamageError`` there.
         """
         membership, memory = self._both
+        membership.check_reads()
         replicas = self._replicas(sources)
         listed = await self._find(snapshot, held_by=replicas)
         reader = SnapshotReader(
@@ -279,6 +287,9 @@ class Repository:
         failures = {name: error for name, error in membership.members.failures.items() if name in wanted}
         if not replicas:
             raise combined("nothing can be verified", failures)
+        await membership.tools.renew_keys()
+        if read_data and not membership.members.keyring.reads_data:
+            logger.warning("this key can write and not read: the bytes of packs are compared with what their names promise, and not opened")
         listing = await list_snapshots(membership.members.keyring, membership.replicas)
         gone = await memory.note_listing(listing)
         chosen = {item.snapshot.id for item in ([listing.resolve(ref) for ref in snapshots] if snapshots else listing.snapshots.values())}

@@ -9,6 +9,8 @@ from snapferry.destination import Destination
 from snapferry.errors import ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.index_cache import SEGMENT_LIMIT, open_segment
+from snapferry.repository.opening import read_slots
+from snapferry.repository.slots import parse_slots
 from snapferry.repository.small import open_object
 from snapferry.repository.threads import Threads
 from snapferry.types import Damage
@@ -57,21 +59,11 @@ async def verify_objects(keyring: _core.Keyring, destination: Destination, threa
 
 
 async def _slots(look: _Look) -> None:
-    slots = 0
-    for key in await look.keys(names.KEYS):
-        slot = names.parse_key_slot(key)
-        if slot is None:
-            continue
-        slots += 1
-        try:
-            data = await look.destination.read(key, objects.SMALL_OBJECT_LIMIT)
-        except (ObjectDamaged, ObjectNotFound) as error:
-            look.bad(key, str(error))
-            continue
-        if _core.blake3(data)[:16].hex() != slot:
-            look.bad(key, "torn or altered: its bytes are not what its name says")
-    if not slots:
-        look.bad(names.KEYS, "no key slot is there: nobody can open the repository with this destination alone")
+    found, unread = await read_slots(look.destination)
+    keys = parse_slots({look.destination.name: found}, look.keyring.repository_id.hex(), unread)
+    look.found.damage += keys.damage
+    if not keys.full_slots():
+        look.bad(names.KEYS, "no full key slot is there: nobody can restore with this destination alone")
 
 
 async def _segments(look: _Look) -> None:

@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::export::PyPack;
-use super::identity::{PyKeyring, PyWorkers};
+use super::identity::PyWorkers;
 use super::index::{PyIndex, PySegment};
+use super::keys::PyKeyring;
 use super::restore::PyManifest;
 use super::{RootsArgument, roots_in, split_ids};
 use crate::bytes::Id;

@@ -7,8 +7,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::identity::{PyKeyring, PyWorkers};
+use super::identity::PyWorkers;
 use super::index::{PyIndex, PySegment};
+use super::keys::PyKeyring;
 use super::restore::PyManifest;
 use super::{PyRoots, roots_out};
 use crate::bytes::Id;

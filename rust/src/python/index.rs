@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::identity::PyKeyring;
+use super::keys::PyKeyring;
 use super::{PyFetch, fetch, split_ids};
 use crate::bytes::Id;
 use crate::error::Error;

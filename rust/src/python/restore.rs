@@ -7,8 +7,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::collect::PyPackSet;
-use super::identity::{PyKeyring, PyWorkers};
+use super::identity::PyWorkers;
 use super::index::PyIndex;
+use super::keys::PyKeyring;
 use super::{PyFetch, RootsArgument, fetches, numbered, roots_in, split_ids};
 use crate::bytes::Id;
 use crate::manifest::Manifest;
