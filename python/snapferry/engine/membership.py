@@ -13,6 +13,7 @@ from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.keyfile import read_key_file
 from snapferry.repository.opening import Members, check_place, open_members
+from snapferry.repository.pack_sets import PackSets
 from snapferry.transport import ReplicaBoard, with_retry
 
 
@@ -51,6 +52,7 @@ class Membership:
         members: what was found when it was opened, for reading.
         tools: what the pipelines share.
         cache: the local index.
+        pack_sets: the packs that snapshots name, as far as this machine has met them.
     """
 
     def __init__(self, config: Config, members: Members, tools: Tools, cache: IndexCache, stack: AsyncExitStack) -> None:
@@ -58,6 +60,7 @@ class Membership:
         self.members = members
         self.tools = tools
         self.cache = cache
+        self.pack_sets = PackSets(config.repository.cache_dir / members.repository_id / "packs")
         self._stack = stack
 
     @classmethod

@@ -13,7 +13,7 @@ class _Source(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def size(self) -> int | None: ...
+    def size(self) -> int: ...
     def extents(self, start: int, end: int) -> Iterator[tuple[int, int]]: ...
     def read_into(self, offset: int, buffer: memoryview) -> None: ...
     def check_unchanged(self) -> None: ...
@@ -43,7 +43,7 @@ class MemorySource:
         return self._name
 
     @property
-    def size(self) -> int | None:
+    def size(self) -> int:
         """The length of the data."""
         return len(self.data)
 
@@ -86,7 +86,7 @@ class _Wrapped:
         return self._inner.name
 
     @property
-    def size(self) -> int | None:
+    def size(self) -> int:
         """As the inner source."""
         return self._inner.size
 
