@@ -181,12 +181,13 @@ class Repository:
 
     @asynccontextmanager
     async def open_snapshot(
-        self, snapshot: str, *, sources: Sequence[str] | None = None, allow_unreadable: bool = False
+        self, snapshot: str, *, sources: Sequence[str] | None = None, allow_unreadable: bool = False, allow_lost: bool = False
     ) -> AsyncIterator[SnapshotReader]:
         """Random access to a snapshot without restoring it; names and errors as ``restore``.
 
         Arguments:
             allow_unreadable: read extents that the source could not supply as zeros, instead of raising ``DamageError`` there.
+            allow_lost: the same for what no replica can supply; the reader lists it as ``lost``.
         """
         membership, memory = self._both
         replicas = self._replicas(sources)
@@ -198,6 +199,7 @@ class Repository:
             membership.tools,
             index_opener(membership.cache, replicas),
             allow_unreadable=allow_unreadable,
+            allow_lost=allow_lost,
         )
         try:
             async with reader:

@@ -115,6 +115,8 @@ class Export:
         self._on_progress = on_progress
         self._block_size = plan.snapshot.block_size
         self._mapped: Mapped | None = None
+        if plan.changes is not None and isinstance(source, Source):
+            self._mapped = Mapped(plan.changes, source, prepared.parent, plan.parent_packs, tools, skip_unreadable=plan.skip_unreadable)
         self._fetcher = Fetcher(replicas, tools.board, first=prepared.up_to_date)
         self._counts = _Counts()
         self._advancing = asyncio.Lock()
@@ -189,7 +191,9 @@ class Export:
         plan, tools = self._plan, self._tools
         await fanout.drain()  # Raises if there are too few before anything was read.
         sizing = export_sizing(tools.budget.total, self._block_size, tools.workers.threads)
-        mapped = await self._map(sizing)
+        mapped = self._mapped
+        if mapped is not None and not await mapped.begin(self._fetcher, sizing):
+            mapped = None
         try:
             reader, writer = await self._scan(fanout, sizing, mapped)
         except MapUnusable as error:
@@ -214,18 +218,6 @@ class Export:
         self.packs = mapped.packs(written) if mapped else written
         self._tell(reader.size, last=True)
         return replace(snapshot, roots=roots_from_core(roots))
-
-    async def _map(self, sizing: ExportSizing) -> Mapped | None:
-        """The map of changes, if there is one that may be used."""
-        plan = self._plan
-        if plan.changes is None or not isinstance(self._source, Source):
-            return None
-        self._mapped = Mapped(
-            plan.changes, self._source, self._prepared.parent, plan.parent_packs, self._tools, sizing, skip_unreadable=plan.skip_unreadable
-        )
-        usable = await self._mapped.begin(self._fetcher)
-        self._counts.bytes_read += self._mapped.bytes_read
-        return self._mapped if usable else None
 
     async def _scan(self, fanout: FanOut, sizing: ExportSizing, mapped: Mapped | None) -> tuple[Reader, _core.ManifestWriter]:
         """Goes over the source once and sends its packs. Raises ``MapUnusable`` where it has to be gone over without the map."""
@@ -389,7 +381,7 @@ class Export:
         behind = () if self._plan.dry_run else tuple(name for name in self._order if name not in acknowledged)
         return ExportResult(
             snapshot=snapshot,
-            bytes_read=counts.bytes_read,
+            bytes_read=counts.bytes_read + (self._mapped.bytes_read if self._mapped else 0),
             bytes_new=counts.bytes_new,
             bytes_sent={name: sent.get(name, 0) for name in self._order},
             blocks_total=block_count(snapshot.size, self._block_size),

@@ -43,7 +43,6 @@ class Mapped:
         parent: Snapshot | None,
         parent_packs: bytes | None,
         tools: Tools,
-        sizing: ExportSizing,
         *,
         skip_unreadable: bool,
     ) -> None:
@@ -52,7 +51,7 @@ class Mapped:
         self._parent = parent
         self._parent_packs = parent_packs
         self._tools = tools
-        self._sizing = sizing
+        self._batch = 1
         self._skip_unreadable = skip_unreadable
         self._changes: BlockChanges | None = None
         self._audited = 0
@@ -60,8 +59,9 @@ class Mapped:
         self.inherits = False
         self.bytes_read = 0
 
-    async def begin(self, fetcher: Fetcher) -> bool:
+    async def begin(self, fetcher: Fetcher, sizing: ExportSizing) -> bool:
         """Audits the map; whether it may be used. Raises ``SourceError`` for a block that cannot be read."""
+        self._batch = sizing.batch
         parent = self._parent
         if parent is None:
             self.refuse("none of the destinations that take part holds its parent")
@@ -69,7 +69,7 @@ class Mapped:
         self._changes = await self._tools.threads.run(self._blocks, parent)
         loader = PageLoader(fetcher, self._tools.threads, patient=True)
         audit = Audit(
-            self._source, parent.block_size, open_manifest(self._tools.keyring, parent), loader, self._tools, self._sizing,
+            self._source, parent.block_size, open_manifest(self._tools.keyring, parent), loader, self._tools, sizing,
             skip_unreadable=self._skip_unreadable,
         )  # fmt: skip
         try:
@@ -99,7 +99,7 @@ class Mapped:
     ) -> AsyncIterator[Step]:
         """How to go over the source. ``writer`` is None in a dry run."""
         assert self._changes is not None
-        threads, batch = self._tools.threads, self._sizing.batch
+        threads, batch = self._tools.threads, self._batch
         self.inherits = self._parent_packs is not None and index.all_usable(self._parent_packs)
         if self.inherits:
             return only_changes(self._changes, batch, manifest, loader, writer, threads)

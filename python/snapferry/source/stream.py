@@ -25,17 +25,16 @@ class StreamSource:
     Args:
         fd: open for reading; closed with the source only if it is ``owned``.
         name: for messages, and the volume's name by default.
-        expected_size: in bytes, if known; a stream that is shorter or longer fails.
 
     Raises:
         SourceError: the descriptor is closed, or nothing that a volume comes from: a terminal, a directory.
     """
 
-    def __init__(self, fd: int, name: str, *, expected_size: int | None = None, owned: bool = False) -> None:
+    def __init__(self, fd: int, name: str, *, owned: bool = False) -> None:
         self._fd = fd
         self._name = name
         self._owned = owned
-        self._expected = expected_size
+        self._expected: int | None = None
         self._position = 0
         self._ended = False
         try:
@@ -52,9 +51,9 @@ class StreamSource:
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
     @classmethod
-    def standard_input(cls, *, expected_size: int | None = None) -> StreamSource:
+    def standard_input(cls) -> StreamSource:
         """This process's standard input."""
-        return cls(0, "standard input", expected_size=expected_size)
+        return cls(0, "standard input")
 
     @classmethod
     def fifo(cls, path: str | os.PathLike[str]) -> StreamSource:
@@ -70,6 +69,10 @@ class StreamSource:
         except BaseException:
             os.close(fd)
             raise
+
+    def expect(self, size: int) -> None:
+        """So many bytes are to come in all; a stream that is shorter or longer fails."""
+        self._expected = size
 
     @property
     def name(self) -> str:
