@@ -66,6 +66,7 @@ class CourteousReader:
         self._direct = direct
         self._courteous = True
         self._resident = False
+        self._brought_in = 0  # Pages below may be there because of an attempt of ours: they say nothing of what follows.
         # Read-ahead would bring pages in that nobody asked for, and that the next read would take for the host's.
         with contextlib.suppress(OSError):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
@@ -77,7 +78,7 @@ class CourteousReader:
             if count:
                 return count
         foreign = self._not_resident(offset, len(buffer)) if self._courteous else []
-        self._resident = not foreign
+        self._resident = not foreign and offset >= self._brought_in
         if sum(length for _, length in foreign) >= len(buffer):
             count = self._direct.read(buffer, offset) or 0
             if count:
@@ -99,7 +100,9 @@ class CourteousReader:
                 raise
             self._courteous = False  # A file system that cannot tell.
             return 0
-        self._resident = count == len(buffer)
+        if count < len(buffer):
+            self._resident = False
+            self._brought_in = max(self._brought_in, offset + len(buffer))
         return count
 
     def _not_resident(self, offset: int, length: int) -> list[tuple[int, int]]:
