@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import example, given
@@ -41,7 +42,10 @@ def test_as_looking_at_every_byte_says(changes: ChangeMap, size: int, parent_siz
     tail = [(parent_size, size - parent_size)] if size > parent_size else []
     found = block_changes(changes, size=size, parent_size=parent_size, block_size=BLOCK, unreadable=unreadable, tail=tail)
     blocks = -(-size // BLOCK)
-    inside = lambda extents: {byte for offset, length in extents for byte in range(offset, min(offset + length, size))}  # noqa: E731
+
+    def inside(extents: Iterable[tuple[int, int]]) -> set[int]:
+        return {byte for offset, length in extents for byte in range(offset, min(offset + length, size))}
+
     changed, zeros, bad = inside(changes.changed), inside(changes.zeros), inside(unreadable)
     reads, cleared, kept = numbers(found.reads), numbers(found.zeros), numbers(found.kept)
     assert not reads & cleared | reads & kept | cleared & kept
