@@ -11,6 +11,7 @@ import pytest
 
 from snapferry.engine import Repository
 from snapferry.errors import ConfigurationError, SnapshotNotFound, SourceError, SourceReadError
+from snapferry.pipeline import steps
 from snapferry.pipeline.changes import AUDIT_LEAST
 from snapferry.source import ChangeMap
 from snapferry.testing.sources import FailingReads, MemorySource, MemoryStream
@@ -281,9 +282,7 @@ async def test_manifest_packs_that_are_gone_are_written_again(lab: Lab) -> None:
 
 async def test_pages_that_are_damaged_everywhere_make_everything_be_read(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     for name in lab.names:
-        key = min(lab.packs(name), key=lambda key: len(lab.stores[name][key]))
-        pack = lab.stores[name][key]
-        lab.stores[name][key] = pack[:300] + bytes(byte ^ 1 for byte in pack[300:-300]) + pack[-300:]
+        damage_manifests(lab, name)
     after = changed(DATA, 13, [5])
     async with lab.repository() as repository:
         result = await repository.export(MemorySource(after), volume="v", changed=a_map(at([5]), parent=lab.id))
@@ -295,6 +294,42 @@ async def test_pages_that_are_damaged_everywhere_make_everything_be_read(lab: La
     for name in lab.names:
         async with lab.repository(name) as alone:
             assert await lab.contents(alone, result.id) == after
+
+
+async def test_pages_that_turn_out_damaged_half_way_make_it_begin_anew(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After the audit, and after some changed blocks were sent: those are not sent twice."""
+    first, later = [5, 50, 100, 150], [300, 600]
+    after = changed(DATA, 16, [*first, *later])
+    monkeypatch.setattr(steps, "WINDOW", 256)  # A step at a time, so that more are begun than there are buffers.
+
+    class DamagesMeanwhile(MemorySource):
+        def read_into(self, offset: int, buffer: memoryview) -> None:
+            if {start // BLOCK for start in range(offset, offset + len(buffer), BLOCK)} & set(first):
+                for name in lab.names:
+                    damage_manifests(lab, name)
+            super().read_into(offset, buffer)
+
+    async with lab.repository() as repository:
+        result = await repository.export(DamagesMeanwhile(after), volume="v", changed=a_map(at([*first, *later]), parent=lab.id))
+        assert result.map
+        assert (result.map.used, result.map.audited) == (False, AUDIT_LEAST)
+        assert result.blocks_new == len(first) + len(later)
+        assert (result.blocks_total, result.blocks_zero) == (701, 3)
+        budget = repository._membership.tools.budget
+        assert budget.available == budget.total
+    assert "all of memory is read" in caplog.text
+    for name in lab.names:
+        async with lab.repository(name) as alone:
+            assert await lab.contents(alone, result.id) == after
+
+
+def damage_manifests(lab: Lab, name: str) -> None:
+    """Of the first snapshot: the smallest pack."""
+    key = min(lab.packs(name), key=lambda key: len(lab.stores[name][key]))
+    pack = lab.stores[name][key]
+    lab.stores[name][key] = pack[:300] + bytes(len(pack) - 600) + pack[-300:]
 
 
 async def test_while_something_is_collected_nothing_is_taken_over(lab: Lab) -> None:
