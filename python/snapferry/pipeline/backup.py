@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from snapferry import _core
@@ -90,6 +90,9 @@ class Export:
         replicas: destinations to read the parent's pages and packs for copies from, by name.
         order: all names that were asked for, for the result.
         failures: destinations that could not even begin.
+
+    Attributes:
+        packs: after ``run``, ids of all packs that the snapshot's trees name, perhaps of some more; None after a dry run.
     """
 
     def __init__(
@@ -191,9 +194,7 @@ class Export:
         plan, tools = self._plan, self._tools
         await fanout.drain()  # Raises if there are too few before anything was read.
         sizing = export_sizing(tools.budget.total, self._block_size, tools.workers.threads)
-        mapped = self._mapped
-        if mapped is not None and not await mapped.begin(self._fetcher, sizing):
-            mapped = None
+        mapped = self._mapped if self._mapped and await self._mapped.begin(self._fetcher, sizing) else None
         try:
             reader, writer = await self._scan(fanout, sizing, mapped)
         except MapUnusable as error:
@@ -255,7 +256,9 @@ class Export:
             room.close()
         return reader, writer
 
-    async def _read(self, reader: Reader, steps: AsyncIterator[Step] | None, fanout: FanOut, packer: _core.Packer, room: Room) -> None:
+    async def _read(
+        self, reader: Reader, steps: AsyncGenerator[Step, None] | None, fanout: FanOut, packer: _core.Packer, room: Room
+    ) -> None:
         threads, source = self._tools.threads, self._source
         try:
             await reader.run(steps)

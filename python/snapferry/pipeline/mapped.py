@@ -7,7 +7,7 @@ pack holds any more is read from the source and stored again. A map that cannot 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from snapferry import _core
 from snapferry.pipeline.audit import Audit
@@ -96,7 +96,7 @@ class Mapped:
 
     def steps(
         self, manifest: _core.Manifest, loader: PageLoader, packer: _core.Packer, writer: _core.ManifestWriter | None, index: _core.Index
-    ) -> AsyncIterator[Step]:
+    ) -> AsyncGenerator[Step, None]:
         """How to go over the source. ``writer`` is None in a dry run."""
         assert self._changes is not None
         threads, batch = self._tools.threads, self._batch

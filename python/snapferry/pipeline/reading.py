@@ -7,7 +7,8 @@ Invariant: every block below ``watermark`` is recorded, marked unreadable, inher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from snapferry import _core
 from snapferry.errors import SourceReadError
@@ -86,7 +87,7 @@ class Reader:
         """The watermark in bytes."""
         return min(self.watermark * self._block_size, self.size)
 
-    async def run(self, steps: AsyncIterator[Step] | None = None) -> None:
+    async def run(self, steps: AsyncGenerator[Step, None] | None = None) -> None:
         """Reads everything, or as ``steps`` say. Raises ``SourceError``, or what the steps and the callbacks raise."""
         size = self._sizing.batch * self._block_size
         async with BufferPool(self._tools.budget, size, self._sizing.readers) as pool, task_group() as group:
@@ -98,13 +99,14 @@ class Reader:
                 await self._in_order(self._source, pool, group)
         self._cursor = self.blocks
 
-    async def _in_steps(self, steps: AsyncIterator[Step], pool: BufferPool, group: asyncio.TaskGroup) -> None:
-        async for step in steps:
-            if step.read:
-                await self._begin(step.first, step.count, pool, group)
-            else:
-                self._cursor = step.first + step.count
-                await self._on_watermark()
+    async def _in_steps(self, steps: AsyncGenerator[Step, None], pool: BufferPool, group: asyncio.TaskGroup) -> None:
+        async with contextlib.aclosing(steps):
+            async for step in steps:
+                if step.read:
+                    await self._begin(step.first, step.count, pool, group)
+                else:
+                    self._cursor = step.first + step.count
+                    await self._on_watermark()
 
     async def _in_order(self, stream: SequentialSource, pool: BufferPool, group: asyncio.TaskGroup) -> None:
         """Reads a stream to its end. Whoever waits for room or a buffer does not read, so that its writer waits too."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 from snapferry import _core
@@ -38,7 +38,7 @@ class Step:
     read: bool = True
 
 
-async def all_data(source: Source, block_size: int, batch: int, threads: Threads) -> AsyncIterator[Step]:
+async def all_data(source: Source, block_size: int, batch: int, threads: Threads) -> AsyncGenerator[Step, None]:
     """Every extent that may hold data, in steps of at most ``batch`` blocks."""
     runs = block_runs(source.extents(0, source.size), block_size, batch)
     while chunk := await threads.run(_take, runs):
@@ -48,7 +48,7 @@ async def all_data(source: Source, block_size: int, batch: int, threads: Threads
 
 async def only_changes(
     changes: BlockChanges, batch: int, manifest: _core.Manifest, loader: PageLoader, writer: _core.ManifestWriter | None, threads: Threads
-) -> AsyncIterator[Step]:
+) -> AsyncGenerator[Step, None]:
     """What a map of changes names; all else is inherited unread by ``writer`` (None in a dry run), which begins as the parent here.
 
     Raises:
@@ -69,7 +69,7 @@ async def only_changes(
 
 async def taken_over(
     changes: BlockChanges, batch: int, manifest: _core.Manifest, loader: PageLoader, packer: _core.Packer, threads: Threads
-) -> AsyncIterator[Step]:
+) -> AsyncGenerator[Step, None]:
     """What a map of changes names, and what of the rest no usable pack holds; the rest is recorded page by page without being read."""
     reads, named = RunList(changes.reads), RunList(merged((*changes.reads, *changes.zeros)))
     kept = RunList(changes.kept)

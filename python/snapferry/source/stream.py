@@ -88,10 +88,10 @@ class StreamSource:
         """Reads until ``buffer`` is full, the stream ends, or nothing came for 0.2 s."""
         done = 0
         while done < len(buffer) and not self._ended:
-            # A FIFO that nobody has opened for writing yet reads as ended; it does not poll as ended.
-            if not self._poll.poll(_MOMENT_MS):
-                break
             try:
+                # A FIFO that nobody has opened for writing yet reads as ended; it does not poll as ended.
+                if not self._poll.poll(_MOMENT_MS):
+                    break
                 count = os.readv(self._fd, [buffer[done:]])
             except BlockingIOError:
                 break
