@@ -213,6 +213,8 @@ class Index:
     def declare_usable(self, packs: Buffer) -> None:
         """Replaces the set of packs whose blocks count as known; ``packs`` is their ids, one after another."""
     def is_usable(self, pack: bytes) -> bool: ...
+    def all_usable(self, packs: Buffer) -> bool:
+        """Whether all of these count; ``packs`` is their ids, one after another."""
     def added(self, keyring: Keyring) -> list[Segment]:
         """Segments of all that ``add_pack`` added and no segment holds, so that the packs need not be read again."""
     def find(self, block_id: bytes) -> PlaceTuple | None: ...
@@ -238,6 +240,13 @@ class Manifest:
         """What must be fetched next to know the blocks ``first`` to ``end - 1``; empty when all is there or lost. Call until empty.
 
         Each call replaces what was asked for before: one task at a time asks and feeds.
+        """
+    def missing_of(self, runs: list[tuple[int, int]], places: bool = True) -> list[Fetch]:
+        """As ``missing``, for many (first, count) runs of blocks at once."""
+    def differing(self, workers: Workers, first: int, data: Buffer) -> list[tuple[int, int]]:
+        """(first, count) runs of the blocks in ``data``, from number ``first`` on, that are not what this manifest says.
+
+        Unreadable ones never are. The pages of ids must be loaded: ``DamagedError`` if one is lost.
         """
     def feed(self, pack: bytes, offset: int, data: Buffer) -> int:
         """Verifies the asked-for pages in ``data``, which begins at ``offset`` of ``pack``; returns how many failed (0: all well)."""
@@ -317,7 +326,10 @@ def diff(a: Manifest, b: Manifest, first: int, end: int) -> list[tuple[int, int]
 
 @final
 class ManifestWriter:
-    """Builds a snapshot's trees as blocks are recorded, page by page, sharing the parent's unchanged pages."""
+    """Builds a snapshot's trees as blocks are recorded, page by page, sharing the parent's unchanged pages.
+
+    ``size`` is None where only the end of the volume tells: ``set_size`` comes before the last block is processed.
+    """
 
     def __new__(
         cls,
@@ -326,11 +338,26 @@ class ManifestWriter:
         index: Index,
         *,
         session: bytes,
-        size: int,
+        size: int | None,
         block_size: int,
         parent: Manifest | None,
         check: str,
     ) -> ManifestWriter: ...
+    def set_size(self, size: int) -> None:
+        """The volume's size in bytes, which nobody knew; ``ValueError`` if somebody did, or blocks past it are recorded."""
+    def inherit(self) -> None:
+        """Begins as the parent: what is not recorded is as there, its pages taken over unread. Past the parent's end are zeros.
+
+        Only where every pack that the parent names is usable. Where the two differ in their number of blocks, the parent's pages
+        for this volume's last block must be loaded.
+        """
+    def clear(self, first: int, count: int) -> None:
+        """These blocks are zeros, where the writer inherits. The parent's pages of the first and the last of them must be loaded."""
+    def packs(self) -> bytes:
+        """The ids of the packs that the pages written or shared so far lie in or name, one after another, each once.
+
+        Pages that were inherited unread are not among them.
+        """
     def mark_unreadable(self, first: int, count: int) -> None:
         """These blocks could not be read. Must come before ``advance`` passes them."""
     def advance(self, until: int) -> list[Pack]:
@@ -370,6 +397,11 @@ class Packer:
         ``data`` is whole blocks, but at the volume's end, where the last is taken as padded with zeros.
         ``room`` must be at least ``len(data)`` and ``RECORD_OVERHEAD`` a block more, and one block more, less what other calls
         now running may use. The parent's pages for the range must be loaded.
+        """
+    def take_over(self, first: int, count: int) -> list[tuple[int, int]]:
+        """Records the parent's blocks as this snapshot's, without reading them; its pages must be loaded, or lost.
+
+        Returns the (first, count) runs of those that must be processed after all: unreadable then, their page lost, or in no usable pack.
         """
     def finish(self) -> list[Pack]:
         """The last pack, if anything is in it. No ``process`` may run."""

@@ -185,9 +185,19 @@ ProgressCallback = Callable[[Progress], object]
 
 
 @dataclass(frozen=True, slots=True)
+class MapUse:
+    """What became of a map of changes: ``used``, or not, for that ``reason``; ``audited`` blocks were read to check it."""
+
+    used: bool
+    audited: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ExportResult:
     """What an export did; the fields are those of the contract's ``snapshot`` line.
 
+    With a ``map`` of changes that was used, ``blocks_zero`` counts only blocks that were read or that it names.
     ``failures`` maps the destinations in ``behind`` to the error that left them behind.
     ``exit_code`` is 0, or 3 where copies are missing or extents were unreadable.
     """
@@ -204,6 +214,7 @@ class ExportResult:
     failures: dict[str, BaseException]
     seconds: float
     dry_run: bool = False
+    map: MapUse | None = None
 
     @property
     def id(self) -> str:

@@ -22,7 +22,7 @@ COMMANDS = {
     "init": ("creating", "Create a repository on every destination, its configuration and its key."),
     "connect": ("creating", "Attach an existing repository on a blank machine."),
     "export": ("exporting", "Back up a volume to every destination at once."),
-    "restore": ("restoring", "Bring a snapshot back to a file or device."),
+    "restore": ("restoring", "Bring a snapshot back to a file, a device or standard output."),
     "cat": ("reading", "Write a snapshot's bytes to standard output."),
     "list": ("listing", "List snapshots."),
     "show": ("listing", "Show one snapshot, its replicas and their health."),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from snapferry.destination import Destination
 from snapferry.engine.finding import survey
+from snapferry.engine.mapping import check_map, parent_of_map
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
-from snapferry.errors import ConfigurationError, SnapferryError, SourceError
+from snapferry.errors import ConfigurationError, SnapferryError
 from snapferry.pipeline.backup import Export, ExportPlan
 from snapferry.pipeline.preparing import Prepared, prepare
 from snapferry.pipeline.rebuild import store_added
@@ -23,7 +25,7 @@ from snapferry.repository.sessions import finish_commits
 from snapferry.repository.slot_keeping import bring
 from snapferry.repository.snapshots import VOLUME_NAME
 from snapferry.repository.survey import Survey
-from snapferry.source import Source
+from snapferry.source import AnySource, ChangeMap, Source
 from snapferry.types import (
     DEFAULT_BLOCK_SIZE,
     MAX_BLOCK_SIZE,
@@ -51,18 +53,17 @@ class Exporting:
 
     async def run(
         self,
-        source: Source,
+        source: AnySource,
         volume: str,
         block_size: int | None,
         parent: str,
         tags: Mapping[str, str],
         on_progress: ProgressCallback | None,
+        changes: ChangeMap | None = None,
     ) -> ExportResult:
         """Exports; see ``Repository.export``."""
         check_volume(volume)
         check_block_size(block_size)
-        if source.size is None:
-            raise SourceError(f"source {source.name}: its size is not known, which this version needs")
         membership = self._membership
         async with AsyncExitStack() as stack:
             destinations = await self._open(stack)
@@ -78,7 +79,9 @@ class Exporting:
             self._enough(destinations)
             reference = await known.latest(membership.members.keyring, replicas, volume)
             latest = reference.snapshot if reference else None
-            compared = await self._parent(known, replicas, volume, parent, latest)
+            compared = await self._parent(known, replicas, volume, parent, latest, changes)
+            if changes is not None and compared is not None:
+                check_map(changes, source, compared)
             damage = list(known.damage)
             draft = self._draft(source, volume, block_size, tags, compared, latest, await self._memory.generation(volume))
             engine = membership.config.engine
@@ -98,7 +101,8 @@ class Exporting:
             plan = ExportPlan(
                 self._with_parent(draft, prepared), prepared.parent, self._min_copies,
                 codec=engine.codec, level=engine.level, check=engine.check_built,
-                skip_unreadable=self._skip_unreadable, dry_run=self._dry_run,
+                skip_unreadable=self._skip_unreadable, dry_run=self._dry_run, changes=changes,
+                parent_packs=await self._packs_of(prepared.parent) if changes else None,
             )  # fmt: skip
             export = Export(
                 plan, source, prepared, replicas, membership.cache, tools,
@@ -107,6 +111,9 @@ class Exporting:
             result = await export.run()
         if not self._dry_run:
             await self._memory.note_snapshot(result.snapshot, result.acknowledged)
+            if export.packs is not None:
+                sets, made = membership.pack_sets, result.snapshot
+                await membership.tools.threads.run(sets.store, volume, made.id, export.packs, keep=made.parent)
         await self._memory.note_damage(damage + export.damage)
         return result
 
@@ -146,9 +153,24 @@ class Exporting:
             copies = "1 copy" if self._min_copies == 1 else f"{self._min_copies} copies"
             raise combined(f"too few destinations can be used to make {copies}; nothing was written", self._failures)
 
+    async def _packs_of(self, snapshot: Snapshot | None) -> bytes | None:
+        """What this machine knows of the packs that a snapshot names."""
+        if snapshot is None:
+            return None
+        return await self._membership.tools.threads.run(self._membership.pack_sets.load, snapshot.volume, snapshot.id)
+
     async def _parent(
-        self, known: Survey, replicas: Mapping[str, Destination], volume: str, parent: str, latest: Snapshot | None
+        self,
+        known: Survey,
+        replicas: Mapping[str, Destination],
+        volume: str,
+        parent: str,
+        latest: Snapshot | None,
+        changes: ChangeMap | None,
     ) -> Snapshot | None:
+        if changes is not None:
+            find = partial(known.find, self._membership.members.keyring, replicas)
+            return await parent_of_map(changes, find, volume, parent)
         if parent == "none":
             return None
         if parent == "auto":
@@ -160,7 +182,7 @@ class Exporting:
 
     def _draft(
         self,
-        source: Source,
+        source: AnySource,
         volume: str,
         block_size: int | None,
         tags: Mapping[str, str],
@@ -179,7 +201,7 @@ class Exporting:
             volume=volume,
             generation=max(latest.generation if latest else 0, seen) + 1,
             created=objects.now(),
-            size=source.size or 0,
+            size=source.size if isinstance(source, Source) else 0,
             block_size=known.block_size if known else block_size or DEFAULT_BLOCK_SIZE,
             roots=Roots(0, None, None),
             parent=parent.id if parent else None,

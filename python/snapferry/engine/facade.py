@@ -34,7 +34,7 @@ from snapferry.pipeline.verify import Verification
 from snapferry.repository.failures import combined
 from snapferry.repository.presence import list_presence
 from snapferry.repository.snapshots import list_snapshots, ordered
-from snapferry.source import Source, open_source
+from snapferry.source import AnySource, ChangeMap, open_source, read_change_map
 from snapferry.types import (
     Damage,
     ExportResult,
@@ -107,13 +107,14 @@ class Repository:
 
     async def export(
         self,
-        source: str | os.PathLike[str] | Source,
+        source: str | os.PathLike[str] | AnySource,
         *,
         volume: str | None = None,
         to: Sequence[str] | None = None,
         min_copies: int | None = None,
         block_size: int | None = None,
         parent: str = "auto",
+        changed: str | os.PathLike[str] | ChangeMap | None = None,
         tags: Mapping[str, str] | None = None,
         skip_unreadable: bool = False,
         dry_run: bool = False,
@@ -122,12 +123,13 @@ class Repository:
         """Reads ``source`` once and makes a snapshot of it on several destinations at once.
 
         Arguments:
-            source: the path of a regular file, or an open ``Source``, which stays open.
+            source: the path of a file, block device or FIFO, ``-`` for standard input, or an open source, which stays open.
             volume: the volume's name; by default the source's file name.
             to: names of destinations; all by default.
             min_copies: how many must acknowledge; by default as configured.
             block_size: in bytes, for a new volume.
             parent: ``auto`` (the volume's latest snapshot), ``none``, or a snapshot of the volume to compare with.
+            changed: a map of what changed since the parent, or its path: only that is read. It must name the parent, or ``parent`` must.
             skip_unreadable: record extents that cannot be read, instead of failing.
             dry_run: read, compare and count; write nothing.
 
@@ -146,8 +148,9 @@ class Repository:
         exporting = Exporting(membership, memory, to=names, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable)
         opened = open_source(source)
         try:
+            changes = changed if changed is None or isinstance(changed, ChangeMap) else read_change_map(changed)
             name = opened.name if volume is None else volume
-            return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress)
+            return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress, changes)
         finally:
             if opened is not source:
                 opened.close()
@@ -194,12 +197,13 @@ class Repository:
 
     @asynccontextmanager
     async def open_snapshot(
-        self, snapshot: str, *, sources: Sequence[str] | None = None, allow_unreadable: bool = False
+        self, snapshot: str, *, sources: Sequence[str] | None = None, allow_unreadable: bool = False, allow_lost: bool = False
     ) -> AsyncIterator[SnapshotReader]:
         """Random access to a snapshot without restoring it; names and errors as ``restore``.
 
         Arguments:
             allow_unreadable: read extents that the source could not supply as zeros, instead of raising ``DamageError`` there.
+            allow_lost: the same for what no replica can supply; the reader lists it as ``lost``.
         """
         membership, memory = self._both
         membership.check_reads()
@@ -212,6 +216,7 @@ class Repository:
             membership.tools,
             index_opener(membership.cache, replicas),
             allow_unreadable=allow_unreadable,
+            allow_lost=allow_lost,
         )
         try:
             async with reader:

@@ -13,6 +13,7 @@ from snapferry.pipeline.tools import Tools, make_tools
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.opening import Members, check_place, open_members
+from snapferry.repository.pack_sets import PackSets
 from snapferry.repository.slot_keeping import refresh
 from snapferry.transport import ReplicaBoard, with_retry
 
@@ -52,6 +53,7 @@ class Membership:
         members: what was found when it was opened, for reading.
         tools: what the pipelines share.
         cache: the local index.
+        pack_sets: the packs that snapshots name, as far as this machine has met them.
     """
 
     def __init__(self, config: Config, members: Members, tools: Tools, cache: IndexCache, stack: AsyncExitStack) -> None:
@@ -59,6 +61,7 @@ class Membership:
         self.members = members
         self.tools = tools
         self.cache = cache
+        self.pack_sets = PackSets(config.repository.cache_dir / members.repository_id / "packs")
         self._stack = stack
 
     @classmethod

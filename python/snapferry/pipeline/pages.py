@@ -41,6 +41,12 @@ class PageLoader:
             while fetches := await self._threads.run(manifest.missing, first, end, places):
                 await self._feed_all([(manifest, fetch) for fetch in fetches])
 
+    async def load_runs(self, manifest: _core.Manifest, runs: list[tuple[int, int]], *, places: bool = True) -> None:
+        """As ``load``, for (first, count) runs of blocks that lie scattered."""
+        async with self._lock:
+            while fetches := await self._threads.run(manifest.missing_of, runs, places):
+                await self._feed_all([(manifest, fetch) for fetch in fetches])
+
     async def load_difference(self, a: _core.Manifest, b: _core.Manifest, first: int, end: int) -> None:
         """Until the two can be compared over that range of blocks. Raises as ``load``."""
         async with self._lock:

@@ -176,6 +176,12 @@ impl Index {
         self.read().usable.contains(pack)
     }
 
+    /// Whether all of those packs count.
+    pub fn all_usable(&self, mut packs: impl Iterator<Item = Id>) -> bool {
+        let inner = self.read();
+        packs.all(|pack| inner.usable.contains(&pack))
+    }
+
     /// A usable place of that block.
     pub fn find(&self, id: &Id) -> Option<Place> {
         self.find_where(id, |_| true)

@@ -109,12 +109,25 @@ impl Manifest {
 
     /// What must be fetched next to know the blocks from `first` to before `end`; empty when all is known or lost.
     pub fn missing(&self, first: u64, end: u64, places: bool) -> Vec<Fetch> {
+        self.missing_in(std::iter::once((first, end)), places)
+    }
+
+    /// As `missing`, for several ranges.
+    pub(super) fn missing_in(&self, ranges: impl Iterator<Item = (u64, u64)>, places: bool) -> Vec<Fetch> {
         let mut state = lock(&self.state);
         let mut wanted = Vec::new();
         if let Some(top) = self.roots.height.checked_sub(1) {
-            self.visit(&state, top, 0, (first, end.min(self.blocks)), places, &mut wanted);
+            for (first, end) in ranges {
+                self.visit(&state, top, 0, (first, end.min(self.blocks)), places, &mut wanted);
+            }
         }
+        wanted.sort_unstable_by_key(|want| want.page);
+        wanted.dedup_by_key(|want| want.page);
         self.fetches(&mut state, wanted)
+    }
+
+    pub(super) fn keys(&self) -> &Keyring {
+        &self.keys
     }
 
     /// What must be fetched for those nodes: pages of ids, and of places where they lead on.

@@ -87,7 +87,7 @@ impl PyManifestWriter {
         workers: &PyWorkers,
         index: &PyIndex,
         session: [u8; 16],
-        size: u64,
+        size: Option<u64>,
         block_size: usize,
         parent: Option<&PyManifest>,
         check: &str,
@@ -98,6 +98,22 @@ impl PyManifestWriter {
         let (keys, pool) = (keyring.0.clone(), workers.0.clone());
         let writer = ManifestWriter::new(keys, pool, index.0.clone(), session, size, block_size, parent)?;
         Ok(Self { writer: Arc::new(writer), workers: workers.0.clone() })
+    }
+
+    fn set_size(&self, py: Python<'_>, size: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.writer.set_size(size))?)
+    }
+
+    fn inherit(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(py.detach(|| self.writer.inherit())?)
+    }
+
+    fn clear(&self, py: Python<'_>, first: u64, count: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.writer.clear(first, count))?)
+    }
+
+    fn packs<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, py.detach(|| self.writer.packs()).as_flattened())
     }
 
     fn mark_unreadable(&self, py: Python<'_>, first: u64, count: u64) -> PyResult<()> {
@@ -165,6 +181,10 @@ impl PyPacker {
         let data = SharedBytes::get(data)?;
         let packs = py.detach(|| self.packer.process(first, data.bytes()))?;
         Ok(PyPack::all(packs, &self.workers))
+    }
+
+    fn take_over(&self, py: Python<'_>, first: u64, count: u64) -> PyResult<Vec<(u64, u64)>> {
+        Ok(py.detach(|| self.packer.take_over(first, count))?)
     }
 
     fn finish(&self, py: Python<'_>) -> PyResult<Vec<PyPack>> {

@@ -90,6 +90,11 @@ impl PyIndex {
         self.0.is_usable(&pack)
     }
 
+    fn all_usable(&self, py: Python<'_>, packs: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let packs = SharedBytes::get(packs)?;
+        Ok(py.detach(|| Ok::<_, Error>(self.0.all_usable(split_ids(packs.bytes())?)))?)
+    }
+
     fn added(&self, py: Python<'_>, keyring: &PyKeyring) -> PyResult<Vec<PySegment>> {
         let segments = py.detach(|| seal_segments(&keyring.0, &self.0.added()))?;
         Ok(segments.into_iter().map(PySegment).collect())

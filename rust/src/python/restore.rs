@@ -49,6 +49,22 @@ impl PyManifest {
         fetches(py, py.detach(|| self.0.missing(first, end, places)))
     }
 
+    #[pyo3(signature = (runs, places=true))]
+    fn missing_of<'py>(&self, py: Python<'py>, runs: Vec<(u64, u64)>, places: bool) -> Vec<PyFetch<'py>> {
+        fetches(py, py.detach(|| self.0.missing_of(&runs, places)))
+    }
+
+    fn differing(
+        &self,
+        py: Python<'_>,
+        workers: &PyWorkers,
+        first: u64,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<Vec<(u64, u64)>> {
+        let data = SharedBytes::get(data)?;
+        Ok(py.detach(|| self.0.differing(&workers.0, first, data.bytes(), self.2))?)
+    }
+
     fn feed(&self, py: Python<'_>, pack: Id, offset: u32, data: &Bound<'_, PyAny>) -> PyResult<usize> {
         let data = SharedBytes::get(data)?;
         Ok(py.detach(|| self.0.feed(&pack, offset, data.bytes())))
