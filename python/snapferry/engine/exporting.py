@@ -13,7 +13,6 @@ from snapferry.errors import ConfigurationError, SnapferryError, SourceError
 from snapferry.pipeline.backup import Export, ExportPlan
 from snapferry.pipeline.preparing import Prepared, prepare
 from snapferry.pipeline.rebuild import store_added
-from snapferry.pipeline.sizing import export_sizing
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import together
@@ -77,10 +76,8 @@ class Exporting:
             latest = reference.snapshot if reference else None
             draft = self._draft(source, volume, block_size, tags, compared, latest, await self._memory.generation(volume))
             engine = membership.config.engine
-            sizing = export_sizing(membership.tools.budget.total, draft.block_size, engine.threads)
             # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
-            await membership.tools.admission.acquire(sizing.held)
-            stack.callback(membership.tools.admission.release, sizing.held)
+            share = await stack.enter_async_context(membership.tools.admission.share(draft.block_size))
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache,
                 session_id=draft.id, volume=volume, parent=compared, reference=reference.snapshot if reference else None,
@@ -96,7 +93,7 @@ class Exporting:
                 skip_unreadable=self._skip_unreadable, dry_run=self._dry_run,
             )  # fmt: skip
             export = Export(
-                plan, source, prepared, replicas, membership.cache, membership.tools,
+                plan, source, prepared, share, replicas, membership.cache, membership.tools,
                 order=self._to, failures=self._failures, on_progress=on_progress,
             )  # fmt: skip
             result = await export.run()

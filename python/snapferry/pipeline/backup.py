@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import Fenced, SnapferryError
+from snapferry.pipeline.admission import Share
 from snapferry.pipeline.catch_up import CatchUp
 from snapferry.pipeline.convert import open_manifest, roots_from_core
 from snapferry.pipeline.extents import block_count, merged
@@ -25,7 +26,7 @@ from snapferry.pipeline.preparing import Prepared
 from snapferry.pipeline.reading import Reader
 from snapferry.pipeline.room import Room
 from snapferry.pipeline.segments import SECONDS, SegmentWriter
-from snapferry.pipeline.sizing import export_sizing
+from snapferry.pipeline.sizing import PACK_SIZE
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
@@ -81,6 +82,7 @@ class Export:
 
     Arguments:
         prepared: sessions begun, packs listed, index loaded (see ``preparing``).
+        share: of the budget, for all that is read and packed.
         replicas: destinations to read the parent's pages and packs for copies from, by name.
         order: all names that were asked for, for the result.
         failures: destinations that could not even begin.
@@ -91,6 +93,7 @@ class Export:
         plan: ExportPlan,
         source: Source,
         prepared: Prepared,
+        share: Share,
         replicas: dict[str, Destination],
         cache: IndexCache,
         tools: Tools,
@@ -103,7 +106,10 @@ class Export:
         self._source = source
         self._prepared = prepared
         self._cache = cache
-        self._tools = tools
+        self._tools = replace(tools, budget=share.budget)
+        # Whole packs are copied: where the share is smaller than they are, out of the whole budget.
+        self._copying = self._tools if share.budget.total >= 2 * PACK_SIZE else tools
+        self._sizing = share.sizing
         self._order = order
         self._failures = failures
         self._on_progress = on_progress
@@ -192,11 +198,10 @@ class Export:
             tools.keyring, tools.workers, index, writer,
             session=session, codec=plan.codec, level=plan.level, check=plan.check, dry_run=plan.dry_run,
         )  # fmt: skip
-        sizing = export_sizing(tools.budget.total, self._block_size, tools.workers.threads)
-        room = Room(packer, tools.budget, sizing)
+        room = Room(packer, tools.budget, self._sizing)
         segments = SegmentWriter(packer, index, self._cache, fanout, tools.threads, seconds=plan.segment_seconds)
         reader = Reader(
-            self._source, self._size, self._block_size, packer, writer, tools, sizing,
+            self._source, self._size, self._block_size, packer, writer, tools, self._sizing,
             room=None if plan.dry_run else room, parent=parent, skip_unreadable=plan.skip_unreadable,
             on_packs=lambda packs: self._send_data(fanout, packs, room, segments),
             on_watermark=lambda: self._advance(fanout, writer, reader),
@@ -349,7 +354,7 @@ class Export:
 
     def _copier(self, snapshot: Snapshot, healthy: tuple[str, ...]) -> CatchUp:
         sources = {name: self._prepared.destinations[name] for name in healthy if name in self._prepared.destinations}
-        return CatchUp(snapshot, sources, self._tools)
+        return CatchUp(snapshot, sources, self._copying)
 
     async def _abandon(self, fanout: FanOut) -> None:
         """Says, where that is still possible, that nothing comes any more. Only a courtesy: a session without a beat is ended by others."""

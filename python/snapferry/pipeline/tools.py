@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from snapferry import _core
-from snapferry.pipeline.sizing import admission
+from snapferry.pipeline.admission import Admission
 from snapferry.repository.threads import Threads
 from snapferry.transport import ByteBudget, ReplicaBoard
 
@@ -20,7 +20,7 @@ class Tools:
         workers: the core's own pool.
         threads: for calls into the core, the source and the target.
         budget: of bytes in flight.
-        admission: of bytes that exports may hold without draining; each reserves its share whole before it begins.
+        admission: shares of the budget for exports; each takes its own whole before it begins.
         board: measured speeds, for the choice of replicas.
     """
 
@@ -28,11 +28,12 @@ class Tools:
     workers: _core.Workers
     threads: Threads
     budget: ByteBudget
-    admission: ByteBudget
+    admission: Admission
     board: ReplicaBoard
 
 
 def make_tools(keyring: _core.Keyring, processors: int, memory: int, board: ReplicaBoard) -> Tools:
     """Tools that use so many processors and at most ``memory`` bytes in flight. ``threads`` is the caller's to close."""
     threads = Threads(processors + 1 + _THREADS_BESIDE_READERS)
-    return Tools(keyring, _core.Workers(processors), threads, ByteBudget(memory), ByteBudget(admission(memory)), board)
+    budget = ByteBudget(memory)
+    return Tools(keyring, _core.Workers(processors), threads, budget, Admission(budget, processors), board)

@@ -7,9 +7,11 @@ from snapferry.transport.fanout import Delivery, FanOut, TooFewCopies
 from snapferry.transport.meter import Meter, Metered, ReplicaBoard
 from snapferry.transport.replicas import ReplicaState, choose
 from snapferry.transport.retry import RetryPolicy, with_retry
+from snapferry.transport.share import BudgetShare
 from snapferry.transport.wrapper import Wrapper
 
 __all__ = [
+    "BudgetShare",
     "BudgetStatistics",
     "ByteBudget",
     "Delivery",
