@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from snapferry.config import Config, load_config, new_config
     from snapferry.engine import (
+        BulkResult,
+        ExportJob,
+        JobOutcome,
         ReplicaDetails,
         Repository,
         SnapshotDetails,
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "snapferry.config": ("Config", "load_config", "new_config"),
     "snapferry.engine": (
-        "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
+        "BulkResult", "ExportJob", "JobOutcome", "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
     ),
     "snapferry.errors": (
         "AccessDenied", "CatalogError", "ConfigurationError", "DamageError", "DestinationDenied", "DestinationError", "DestinationFull",
@@ -67,6 +70,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",
+    "BulkResult",
     "CatalogError",
     "Config",
     "ConfigurationError",
@@ -77,9 +81,11 @@ __all__ = [
     "DestinationFull",
     "DestinationNotARepository",
     "DestinationUnreachable",
+    "ExportJob",
     "ExportResult",
     "Fenced",
     "FileSource",
+    "JobOutcome",
     "ListedSnapshot",
     "NotARepository",
     "ObjectDamaged",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from snapferry.engine.creating import connect, create_repository
 from snapferry.engine.facade import Repository, open_repository
-from snapferry.engine.values import ReplicaDetails, SnapshotDetails
+from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, ReplicaDetails, SnapshotDetails
 from snapferry.pipeline.reader import SnapshotReader
 
 __all__ = [
+    "BulkResult",
+    "ExportJob",
+    "JobOutcome",
     "ReplicaDetails",
     "Repository",
     "SnapshotDetails",

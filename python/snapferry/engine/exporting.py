@@ -7,17 +7,15 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from snapferry.destination import Destination
-from snapferry.engine.membership import Membership
-from snapferry.engine.memory import Memory
-from snapferry.errors import ConfigurationError, SnapferryError, SourceError
+from snapferry.engine.ground import Ground
+from snapferry.errors import ConfigurationError, SourceError
 from snapferry.pipeline.backup import Export, ExportPlan
 from snapferry.pipeline.preparing import Prepared, prepare
 from snapferry.pipeline.rebuild import store_added
+from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
-from snapferry.repository.gathering import together
-from snapferry.repository.sessions import finish_commits
-from snapferry.repository.snapshots import VOLUME_NAME, Listing, list_snapshots
+from snapferry.repository.snapshots import VOLUME_NAME, Listing
 from snapferry.source import Source
 from snapferry.types import (
     DEFAULT_BLOCK_SIZE,
@@ -31,13 +29,29 @@ from snapferry.types import (
 
 
 class Exporting:
-    """One export, as ``Repository.export`` describes it."""
+    """One export, as ``Repository.export`` describes it.
+
+    Arguments:
+        ground: what it shares with other exports of the same command.
+        side_by_side: how many exports there are to be at once, where it is known.
+    """
 
     def __init__(
-        self, membership: Membership, memory: Memory, *, to: tuple[str, ...], min_copies: int, dry_run: bool, skip_unreadable: bool
+        self,
+        ground: Ground,
+        tools: Tools,
+        *,
+        to: tuple[str, ...],
+        min_copies: int,
+        dry_run: bool,
+        skip_unreadable: bool,
+        side_by_side: int | None = None,
     ) -> None:
-        self._membership = membership
-        self._memory = memory
+        self._ground = ground
+        self._membership = ground.membership
+        self._memory = ground.memory
+        self._tools = tools
+        self._side_by_side = side_by_side
         self._to = to
         self._min_copies = min_copies
         self._dry_run = dry_run
@@ -60,12 +74,11 @@ class Exporting:
             raise SourceError(f"source {source.name}: its size is not known, which this version needs")
         membership = self._membership
         async with AsyncExitStack() as stack:
-            destinations = await self._open(stack)
+            destinations = await self._open()
             self._enough(destinations)
             replicas = {**membership.replicas, **destinations}
-            listing = await list_snapshots(membership.members.keyring, replicas)
+            listing = await self._ground.listing()
             damage = list(listing.damage)
-            await self._memory.note_listing(listing)
             for name in [name for name in destinations if name in listing.failures]:
                 self._failures[name] = listing.failures[name]
                 del destinations[name]
@@ -77,23 +90,24 @@ class Exporting:
             draft = self._draft(source, volume, block_size, tags, compared, latest, await self._memory.generation(volume))
             engine = membership.config.engine
             # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
-            share = await stack.enter_async_context(membership.tools.admission.share(draft.block_size))
+            share = await stack.enter_async_context(self._tools.admission.share(draft.block_size, self._side_by_side))
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache,
                 session_id=draft.id, volume=volume, parent=compared, reference=reference.snapshot if reference else None,
-                holders=reference.destinations if reference else (), known_bad=await self._memory.bad_packs(), dry_run=self._dry_run,
+                holders=reference.destinations if reference else (), known_bad=await self._memory.bad_packs(),
+                presence_at=self._ground.presence, dry_run=self._dry_run,
             )  # fmt: skip
             self._failures.update(prepared.failures)
             damage += prepared.damage
             if not self._dry_run:
-                await store_added(prepared.loaded, prepared.destinations, membership.cache, membership.tools)
+                await store_added(prepared.loaded, prepared.destinations, membership.cache, self._tools)
             plan = ExportPlan(
                 self._with_parent(draft, prepared), prepared.parent, self._min_copies,
                 codec=engine.codec, level=engine.level, check=engine.check_built,
                 skip_unreadable=self._skip_unreadable, dry_run=self._dry_run,
             )  # fmt: skip
             export = Export(
-                plan, source, prepared, share, replicas, membership.cache, membership.tools,
+                plan, source, prepared, share, replicas, membership.cache, self._tools,
                 order=self._to, failures=self._failures, on_progress=on_progress,
             )  # fmt: skip
             result = await export.run()
@@ -102,27 +116,14 @@ class Exporting:
         await self._memory.note_damage(damage + export.damage)
         return result
 
-    async def _open(self, stack: AsyncExitStack) -> dict[str, Destination]:
-        """The destinations that can take part; a dry run only reads them. Commits that killed writers left half done are finished first."""
+    async def _open(self) -> dict[str, Destination]:
+        """The destinations that can take part; a dry run only reads them."""
         if self._dry_run:
             failures = {**self._membership.members.unwritable, **self._membership.members.failures}
             self._failures.update({name: failures[name] for name in self._to if name in failures})
             return {name: self._membership.replicas[name] for name in self._to if name not in failures}
-        opened, failures_here = await self._membership.writable(self._to, stack)
+        opened, failures_here = await self._ground.writable(self._to)
         self._failures.update(failures_here)
-        keyring = self._membership.members.keyring
-
-        async def finish(destination: Destination) -> SnapferryError | None:
-            try:
-                await finish_commits(keyring, destination)
-            except SnapferryError as error:
-                return error
-            return None
-
-        for name, problem in zip(list(opened), await together(finish(destination) for destination in opened.values()), strict=True):
-            if problem is not None:
-                self._failures[name] = problem
-                del opened[name]
         return opened
 
     def _enough(self, destinations: Mapping[str, Destination]) -> None:

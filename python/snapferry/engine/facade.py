@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
 from snapferry.config import Config, load_config
 from snapferry.destination import Destination
+from snapferry.engine.bulk import Bulk
 from snapferry.engine.exporting import Exporting
+from snapferry.engine.ground import Ground
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
-from snapferry.engine.values import ReplicaDetails, SnapshotDetails
+from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, ReplicaDetails, SnapshotDetails
 from snapferry.errors import ConfigurationError, SnapshotNotFound
 from snapferry.pipeline.compare import differences
 from snapferry.pipeline.extent_reader import index_opener
@@ -125,17 +127,40 @@ class Repository:
         """
         membership, memory = self._both
         names = self._names(to)
-        copies = self._config.placement.min_copies if min_copies is None else min_copies
-        if not 1 <= copies <= len(names):
-            raise ConfigurationError(f"min_copies is {copies}, and there are {len(names)} destinations to export to")
-        exporting = Exporting(membership, memory, to=names, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable)
+        copies = self._config.copies_of(names, min_copies)
         opened = open_source(source)
         try:
-            name = opened.name if volume is None else volume
-            return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress)
+            async with Ground(membership, memory) as ground:
+                exporting = Exporting(
+                    ground, membership.tools, to=names, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable
+                )
+                name = opened.name if volume is None else volume
+                return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress)
         finally:
             if opened is not source:
                 opened.close()
+
+    async def export_many(
+        self,
+        jobs: Sequence[ExportJob],
+        *,
+        parallel: int | None = None,
+        dry_run: bool = False,
+        on_progress: ProgressCallback | None = None,
+        on_result: Callable[[JobOutcome], object] | None = None,
+    ) -> BulkResult:
+        """Exports several sources side by side; what becomes of one changes nothing for the others.
+
+        Arguments:
+            jobs: one for each source, of different volumes; begun in this order.
+            parallel: how many at once, by default up to 4; fewer where the memory does not suffice.
+            dry_run: as ``export``.
+            on_result: called with each outcome as it comes.
+
+        Raises:
+            ConfigurationError: a job is unusable, or two of one volume; nothing was started. What ends one job alone is in its outcome.
+        """
+        return await Bulk(self._config, *self._both, jobs, parallel, dry_run, on_progress, on_result).run()
 
     async def restore(
         self,
@@ -340,11 +365,7 @@ class Repository:
         return listing
 
     def _names(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
-        """Names of destinations in the order of the configuration; ``ConfigurationError`` for an unknown one."""
-        if wanted is None:
-            return tuple(destination.name for destination in self._config.destinations)
-        chosen = {self._config.destination(name).name for name in wanted}
-        return tuple(destination.name for destination in self._config.destinations if destination.name in chosen)
+        return self._config.names_of(wanted)
 
     def _replicas(self, wanted: Sequence[str] | None) -> dict[str, Destination]:
         members = self._membership.members

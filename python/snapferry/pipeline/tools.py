@@ -34,6 +34,14 @@ class Tools:
 
 def make_tools(keyring: _core.Keyring, processors: int, memory: int, board: ReplicaBoard) -> Tools:
     """Tools that use so many processors and at most ``memory`` bytes in flight. ``threads`` is the caller's to close."""
-    threads = Threads(processors + 1 + _THREADS_BESIDE_READERS)
+    threads = make_threads(processors)
     budget = ByteBudget(memory)
     return Tools(keyring, _core.Workers(processors), threads, budget, Admission(budget, processors), board)
+
+
+def make_threads(processors: int) -> Threads:
+    """Threads enough for one pipeline on a machine of so many processors; the caller's to close.
+
+    A source that hangs keeps the threads that read it: pipelines that are to go on whatever becomes of others have threads of their own.
+    """
+    return Threads(processors + 1 + _THREADS_BESIDE_READERS)
