@@ -64,13 +64,17 @@ class PlacementConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """``[engine]``. ``memory`` is the byte budget; ``check_built`` is ``full`` or ``sample``; ``codec`` is zstd, lz4 or none."""
+    """``[engine]``. ``memory`` is the byte budget; ``check_built`` is ``full`` or ``sample``; ``codec`` is zstd, lz4 or none.
+
+    ``limit_rate``: bytes a second to all destinations together, and as many from them; None for no limit.
+    """
 
     memory: int = 256 * MiB
     check_built: str = "full"
     codec: str = "zstd"
     level: int = 1
     threads: int = 1
+    limit_rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,7 @@ class Config:
                 values[f"{section}.{key}"] = str(value) if isinstance(value, Path) else value
         values["repository.catalog"] = self.catalog_url()
         values["engine.memory"] = format_size(self.engine.memory)
+        values["engine.limit_rate"] = f"{format_size(self.engine.limit_rate)}/s" if self.engine.limit_rate else "none"
         for destination in self.destinations:
             at = f"destination.{destination.name}"
             values[f"{at}.url"] = without_secrets(destination.url)

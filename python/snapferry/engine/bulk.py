@@ -117,6 +117,7 @@ class Bulk:
                 min_copies=self._config.copies_of(names, job.min_copies),
                 dry_run=self._dry_run,
                 skip_unreadable=job.skip_unreadable,
+                limit_rate=job.limit_rate,
                 side_by_side=min(self._parallel, len(self._jobs) - len(self._outcomes)),
             )
             return await exporting.run(opened[0], job.volume_name, job.block_size, job.parent, job.tags, self._on_progress)

@@ -14,7 +14,7 @@ from snapferry.errors import AccessDenied, CatalogError, SnapferryError
 from snapferry.repository.creating import create_repository as create_on
 from snapferry.repository.failures import combined
 from snapferry.repository.keyfile import create_key_file, read_key_file
-from snapferry.transport import ReplicaBoard
+from snapferry.transport import Limits, ReplicaBoard
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ async def create_repository(config: Config) -> Config:
         for destination in config.destinations:
             await prepare_destination(destination.name, destination.url, destination.options)
         board = ReplicaBoard([destination.name for destination in config.destinations])
-        opened, failures = await open_all(config.destinations, board, stack, writable=True)
+        opened, failures = await open_all(config.destinations, board, Limits(config.engine.limit_rate), stack, writable=True)
         if failures:
             raise combined("the repository cannot be made", failures)
         key_file = config.repository.key_file

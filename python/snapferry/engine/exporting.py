@@ -17,6 +17,7 @@ from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
 from snapferry.repository.snapshots import VOLUME_NAME, Listing
 from snapferry.source import Source
+from snapferry.transport import Limits
 from snapferry.types import (
     DEFAULT_BLOCK_SIZE,
     MAX_BLOCK_SIZE,
@@ -34,6 +35,7 @@ class Exporting:
     Arguments:
         ground: what it shares with other exports of the same command.
         side_by_side: how many exports there are to be at once, where it is known.
+        limit_rate: bytes a second of this export alone.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Exporting:
         dry_run: bool,
         skip_unreadable: bool,
         side_by_side: int | None = None,
+        limit_rate: float | None = None,
     ) -> None:
         self._ground = ground
         self._membership = ground.membership
         self._memory = ground.memory
         self._tools = tools
         self._side_by_side = side_by_side
+        self._limits = Limits(limit_rate)
         self._to = to
         self._min_copies = min_copies
         self._dry_run = dry_run
@@ -74,7 +78,7 @@ class Exporting:
             raise SourceError(f"source {source.name}: its size is not known, which this version needs")
         membership = self._membership
         async with AsyncExitStack() as stack:
-            destinations = await self._open()
+            destinations = {name: self._limits.limited(destination) for name, destination in (await self._open()).items()}
             self._enough(destinations)
             replicas = {**membership.replicas, **destinations}
             listing = await self._ground.listing()

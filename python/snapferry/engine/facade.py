@@ -92,6 +92,20 @@ class Repository:
         """The repository's id, 32 hex digits."""
         return self._membership.members.repository_id
 
+    @property
+    def limit_rate(self) -> float | None:
+        """Bytes a second that may go to all destinations together, and as many that may come from them; None for no limit.
+
+        May be set at any time, also while something runs; it begins as ``engine.limit_rate`` says.
+        """
+        return self._membership.limits.rate
+
+    @limit_rate.setter
+    def limit_rate(self, rate: float | None) -> None:
+        if rate is not None and rate <= 0:
+            raise ConfigurationError(f"{rate} bytes a second would never end")
+        self._membership.limits.rate = rate
+
     async def export(
         self,
         source: str | os.PathLike[str] | Source,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snapferry.transport.budget import BudgetStatistics, ByteBudget
 from snapferry.transport.fanout import Delivery, FanOut, TooFewCopies
+from snapferry.transport.limit import Limits, RateLimit
 from snapferry.transport.meter import Meter, Metered, ReplicaBoard
 from snapferry.transport.replicas import ReplicaState, choose
 from snapferry.transport.retry import RetryPolicy, with_retry
@@ -16,8 +17,10 @@ __all__ = [
     "ByteBudget",
     "Delivery",
     "FanOut",
+    "Limits",
     "Meter",
     "Metered",
+    "RateLimit",
     "ReplicaBoard",
     "ReplicaState",
     "RetryPolicy",
