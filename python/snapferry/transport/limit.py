@@ -18,8 +18,8 @@ from snapferry.transport.wrapper import Wrapper
 
 PIECE_SECONDS = 0.1
 _LARGEST_PIECE = 1 << 20
-_LONGEST_SLEEP = 0.2
-"""So soon a new rate counts."""
+_SHORTEST_SLEEP, _LONGEST_SLEEP = 0.001, 0.2
+"""A new rate counts after the longest."""
 
 
 class RateLimit:
@@ -80,7 +80,7 @@ class RateLimit:
             if self._balance >= piece:
                 self._balance -= piece
                 return piece
-            await self._sleep(min((piece - self._balance) / self.rate, _LONGEST_SLEEP))
+            await self._sleep(max(_SHORTEST_SLEEP, min((piece - self._balance) / self.rate, _LONGEST_SLEEP)))
         return most
 
     @staticmethod
