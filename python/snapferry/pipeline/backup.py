@@ -40,7 +40,7 @@ from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Sn
 ADVANCE = 4096
 """Blocks that are recorded before their pages are built."""
 
-_ABANDON_SECONDS = 5.0
+_ABANDON_SECONDS = 3.0
 _PROGRESS_SECONDS = 0.1
 
 
