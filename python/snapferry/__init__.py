@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from snapferry.config import Config, load_config, new_config
     from snapferry.engine import (
+        BulkResult,
+        ExportJob,
+        JobOutcome,
         Keys,
         ReplicaDetails,
         Repository,
@@ -67,7 +70,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "snapferry.config": ("Config", "load_config", "new_config"),
     "snapferry.engine": (
-        "Keys", "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
+        "BulkResult", "ExportJob", "JobOutcome", "Keys", "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect",
+        "create_repository", "open_repository",
     ),
     "snapferry.errors": (
         "AccessDenied", "CatalogError", "ConfigurationError", "DamageError", "DestinationDenied", "DestinationError", "DestinationFull",
@@ -87,6 +91,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",
+    "BulkResult",
     "CatalogError",
     "Config",
     "ConfigurationError",
@@ -97,11 +102,13 @@ __all__ = [
     "DestinationFull",
     "DestinationNotARepository",
     "DestinationUnreachable",
+    "ExportJob",
     "ExportResult",
     "Fenced",
     "FileSource",
     "ForgetResult",
     "Forgotten",
+    "JobOutcome",
     "KeyChange",
     "KeySlot",
     "Keys",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -99,8 +100,17 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
+def _terminate(number: int, frame: object) -> NoReturn:
+    """SIGTERM outside of a command's own handling: while it is being imported, or says what it did."""
+    del frame
+    from snapferry.cli.failing import Interrupted
+
+    raise Interrupted(number)
+
+
 def main() -> NoReturn:
     """The entry point ``snapferry``."""
+    signal.signal(signal.SIGTERM, _terminate)
     # What is imported stays until the end; collecting garbage among it takes a tenth of the start-up.
     gc.set_threshold(100_000)
     _open_standard_streams()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import Range, common_options
+from snapferry.cli.options import Range, common_options, limit_rate_option, rate_flag
 from snapferry.cli.pouring import VolumeCommand, pour, refuse_terminal, warn_of_zeros
 from snapferry.cli.running import run_async
 
@@ -13,14 +13,15 @@ from snapferry.cli.running import run_async
 @click.command("cat", cls=VolumeCommand)
 @click.argument("snapshot")
 @click.option("--range", "extent", type=Range(), metavar="A-B", help="Only the bytes from A up to, not including, B.")
+@limit_rate_option
 @common_options
 @click.pass_obj
-def cat_command(invocation: Invocation, *, snapshot: str, extent: tuple[int, int | None] | None) -> int:
+def cat_command(invocation: Invocation, *, snapshot: str, extent: tuple[int, int | None] | None, limit_rate: int | None) -> int:
     """Write the bytes of SNAPSHOT to standard output.
 
     Extents that the source could not supply come as zeros, with a warning and exit code 3.
     """
-    config = invocation.load_config()
+    config = invocation.load_config(rate_flag(limit_rate))
     from snapferry.engine import open_repository
     from snapferry.types import RestoreResult
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import Range, common_options
+from snapferry.cli.options import Range, common_options, limit_rate_option, rate_flag
 from snapferry.cli.pouring import VolumeOnDash, pour, refuse_terminal, warn_of_zeros
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Write over a target that is not empty.")
 @click.option("--best-effort", is_flag=True, help="Go on where no replica can supply a block, and list what is lost (exit code 4).")
 @click.option("--dry-run", is_flag=True, help="Plan and check, but write nothing.")
+@limit_rate_option
 @common_options
 @click.pass_obj
 def restore_command(
@@ -36,12 +37,13 @@ def restore_command(
     force: bool,
     best_effort: bool,
     dry_run: bool,
+    limit_rate: int | None,
 ) -> int:
     """Bring SNAPSHOT back to TARGET, a file or block device, or - for standard output.
 
     Run again after an interruption it goes on where it was. An existing target is changed only where it differs.
     """
-    config = invocation.load_config()
+    config = invocation.load_config(rate_flag(limit_rate))
     for name in sources:
         config.destination(name)
     from snapferry.engine import open_repository

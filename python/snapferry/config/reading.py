@@ -141,6 +141,7 @@ def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, st
             codec=engine.choice("codec", "zstd", ("zstd", "lz4", "none")),
             level=engine.integer("level", 1, -7, 22),
             threads=engine.integer("threads", os.cpu_count() or 1, 1, 1 << 10),
+            limit_rate=engine.rate("limit_rate"),
         ),
         origins={key: origin for layers in sections.values() for key, origin in layers.origins.items()} | origins,
     )

@@ -35,7 +35,9 @@ def write_config(config: Config) -> None:
     lines += ["", "[placement]", f"policy = {_toml(config.placement.policy)}", f"min_copies = {config.placement.min_copies}"]
     lines += ["", "[engine]", f"memory = {_toml(_size(config.engine.memory))}"]
     usual = EngineConfig(threads=os.cpu_count() or 1)
-    changed = [key for key in ("check_built", "codec", "level", "threads") if getattr(config.engine, key) != getattr(usual, key)]
+    changed = [
+        key for key in ("check_built", "codec", "level", "threads", "limit_rate") if getattr(config.engine, key) != getattr(usual, key)
+    ]
     lines += [f"{key} = {_toml(getattr(config.engine, key))}" for key in changed] + [""]
     try:
         config.path.parent.mkdir(parents=True, exist_ok=True)

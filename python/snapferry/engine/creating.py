@@ -17,7 +17,7 @@ from snapferry.engine.secret import read_or_create_secret
 from snapferry.errors import AccessDenied, CatalogError, DestinationError, SnapferryError
 from snapferry.repository.creating import create_repository as create_on
 from snapferry.repository.failures import combined
-from snapferry.transport import ReplicaBoard
+from snapferry.transport import Limits, ReplicaBoard
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ async def create_repository(config: Config) -> Config:
     async with AsyncExitStack() as stack:
         config = await _learned(config, prepare_destination)
         board = ReplicaBoard([destination.name for destination in config.destinations])
-        opened, failures = await open_all(config.destinations, board, stack, writable=True)
+        opened, failures = await open_all(config.destinations, board, Limits(config.engine.limit_rate), stack, writable=True)
         if failures:
             raise combined("the repository cannot be made", failures)
         created = config.with_id(await create_on(opened, await read_or_create_secret(config.repository)))

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
 from snapferry.config import Config, load_config
 from snapferry.destination import Destination
+from snapferry.engine.bulk import Bulk
 from snapferry.engine.exporting import Exporting
 from snapferry.engine.finding import Finder
 from snapferry.engine.forgetting import Forgetting
+from snapferry.engine.ground import Ground
 from snapferry.engine.keys import Keys
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import prune
-from snapferry.engine.values import ReplicaDetails, SnapshotDetails
+from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, ReplicaDetails, SnapshotDetails
 from snapferry.errors import ConfigurationError, SnapshotNotFound
 from snapferry.lifecycle.prune import MAX_UNUSED, PrunePlan
 from snapferry.lifecycle.retention import RetentionPolicy
@@ -105,6 +107,20 @@ class Repository:
         """The keys that open the repository: listed, added, removed, and renewed."""
         return Keys(self._membership)
 
+    @property
+    def limit_rate(self) -> float | None:
+        """Bytes a second that may go to all destinations together, and as many that may come from them; None for no limit.
+
+        May be set at any time, also while something runs; it begins as ``engine.limit_rate`` says.
+        """
+        return self._membership.limits.rate
+
+    @limit_rate.setter
+    def limit_rate(self, rate: float | None) -> None:
+        if rate is not None and rate <= 0:
+            raise ConfigurationError(f"{rate} bytes a second would never end")
+        self._membership.limits.rate = rate
+
     async def export(
         self,
         source: str | os.PathLike[str] | AnySource,
@@ -142,18 +158,41 @@ class Repository:
         """
         membership, memory = self._both
         names = self._names(to)
-        copies = self._config.placement.min_copies if min_copies is None else min_copies
-        if not 1 <= copies <= len(names):
-            raise ConfigurationError(f"min_copies is {copies}, and there are {len(names)} destinations to export to")
-        exporting = Exporting(membership, memory, to=names, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable)
+        copies = self._config.copies_of(names, min_copies)
         opened = open_source(source)
         try:
             changes = changed if changed is None or isinstance(changed, ChangeMap) else read_change_map(changed)
-            name = opened.name if volume is None else volume
-            return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress, changes)
+            async with Ground(membership, memory) as ground:
+                exporting = Exporting(
+                    ground, membership.tools, to=names, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable
+                )
+                name = opened.name if volume is None else volume
+                return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress, changes)
         finally:
             if opened is not source:
                 opened.close()
+
+    async def export_many(
+        self,
+        jobs: Sequence[ExportJob],
+        *,
+        parallel: int | None = None,
+        dry_run: bool = False,
+        on_progress: ProgressCallback | None = None,
+        on_result: Callable[[JobOutcome], object] | None = None,
+    ) -> BulkResult:
+        """Exports several sources side by side; what becomes of one changes nothing for the others.
+
+        Arguments:
+            jobs: one for each source, of different volumes; begun in this order.
+            parallel: how many at once, by default up to 4; fewer where the memory does not suffice.
+            dry_run: as ``export``.
+            on_result: called with each outcome as it comes.
+
+        Raises:
+            ConfigurationError: a job is unusable, or two of one volume; nothing was started. What ends one job alone is in its outcome.
+        """
+        return await Bulk(self._config, *self._both, jobs, parallel, dry_run, on_progress, on_result).run()
 
     async def restore(
         self,
@@ -397,11 +436,7 @@ class Repository:
         return listed
 
     def _names(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
-        """Names of destinations in the order of the configuration; ``ConfigurationError`` for an unknown one."""
-        if wanted is None:
-            return tuple(destination.name for destination in self._config.destinations)
-        chosen = {self._config.destination(name).name for name in wanted}
-        return tuple(destination.name for destination in self._config.destinations if destination.name in chosen)
+        return self._config.names_of(wanted)
 
     def _replicas(self, wanted: Sequence[str] | None) -> dict[str, Destination]:
         members = self._membership.members

@@ -15,13 +15,13 @@ from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.opening import Members, check_place, open_members
 from snapferry.repository.pack_sets import PackSets
 from snapferry.repository.slot_keeping import refresh
-from snapferry.transport import ReplicaBoard, with_retry
+from snapferry.transport import Limits, ReplicaBoard, with_retry
 
 
 async def open_all(
-    configs: Iterable[DestinationConfig], board: ReplicaBoard, stack: AsyncExitStack, *, writable: bool
+    configs: Iterable[DestinationConfig], board: ReplicaBoard, limits: Limits, stack: AsyncExitStack, *, writable: bool
 ) -> tuple[dict[str, Destination], dict[str, SnapferryError]]:
-    """Opens destinations side by side, with retries and measured: by name those that opened, and why the others did not.
+    """Opens destinations side by side, with retries, measured, and within the limits: by name those that opened, and why the others did not.
 
     ``stack`` closes them.
     """
@@ -42,7 +42,7 @@ async def open_all(
             failures[config.name] = result
         else:
             stack.push_async_callback(result.close)
-            opened[config.name] = board.metered(with_retry(result))
+            opened[config.name] = limits.limited(board.metered(with_retry(limits.counted(result))))
     return opened, failures
 
 
@@ -54,14 +54,16 @@ class Membership:
         tools: what the pipelines share.
         cache: the local index.
         pack_sets: the packs that snapshots name, as far as this machine has met them.
+        limits: of the bytes a second to and from all destinations together.
     """
 
-    def __init__(self, config: Config, members: Members, tools: Tools, cache: IndexCache, stack: AsyncExitStack) -> None:
+    def __init__(self, config: Config, members: Members, tools: Tools, cache: IndexCache, limits: Limits, stack: AsyncExitStack) -> None:
         self.config = config
         self.members = members
         self.tools = tools
         self.cache = cache
         self.pack_sets = PackSets(config.repository.cache_dir / members.repository_id / "packs")
+        self.limits = limits
         self._stack = stack
 
     @classmethod
@@ -70,7 +72,8 @@ class Membership:
         secret = await read_secret(config.repository)
         async with AsyncExitStack() as stack:
             board = ReplicaBoard([destination.name for destination in config.destinations])
-            opened, failures = await open_all(config.destinations, board, stack, writable=False)
+            limits = Limits(config.engine.limit_rate)
+            opened, failures = await open_all(config.destinations, board, limits, stack, writable=False)
             members = await open_members(opened, secret, expected_id=config.repository.id, failures=failures)
 
             async def renew_keys() -> None:
@@ -80,7 +83,7 @@ class Membership:
             tools = make_tools(members.keyring, config.engine.threads, config.engine.memory, board, renew_keys)
             stack.callback(tools.threads.close)
             cache = IndexCache(config.repository.cache_dir / members.repository_id / "index", members.keyring, tools.threads)
-            return cls(config, members, tools, cache, stack.pop_all())
+            return cls(config, members, tools, cache, limits, stack.pop_all())
         raise AssertionError("unreachable")
 
     @property
@@ -104,7 +107,7 @@ class Membership:
             if problem is not None:
                 failures[name] = problem
         configs = [self.config.destination(name) for name in wanted if name not in failures]
-        opened, refused = await open_all(configs, self.tools.board, stack, writable=True)
+        opened, refused = await open_all(configs, self.tools.board, self.limits, stack, writable=True)
         failures.update(refused)
         for name, problem in zip(
             list(opened), await together(check_place(self.members, destination) for destination in opened.values()), strict=True

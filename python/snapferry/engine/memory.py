@@ -194,6 +194,8 @@ class Memory:
     async def _note_speeds(self) -> None:
         from snapferry.catalog import ReplicaSpeed
 
+        if self._membership.limits.rate is not None:
+            return  # They were only as fast as they were allowed to be.
         states = self._membership.tools.board.states(self._ids)
         speeds = {
             self._ids[state.name]: ReplicaSpeed(state.first_byte, state.goodput)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import Fenced, SnapferryError
+from snapferry.pipeline.admission import Share
 from snapferry.pipeline.catch_up import CatchUp
 from snapferry.pipeline.convert import open_manifest, roots_from_core
 from snapferry.pipeline.extents import block_count, merged
@@ -27,7 +28,7 @@ from snapferry.pipeline.reading import Reader
 from snapferry.pipeline.room import Room
 from snapferry.pipeline.segments import SECONDS, SegmentWriter
 from snapferry.pipeline.sending import Sender
-from snapferry.pipeline.sizing import ExportSizing, export_sizing
+from snapferry.pipeline.sizing import PACK_SIZE
 from snapferry.pipeline.steps import MapUnusable, Step
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
@@ -42,7 +43,7 @@ from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Sn
 ADVANCE = 4096
 """Blocks that are recorded before their pages are built."""
 
-_ABANDON_SECONDS = 5.0
+_ABANDON_SECONDS = 3.0
 _PROGRESS_SECONDS = 0.1
 
 
@@ -86,6 +87,7 @@ class Export:
 
     Arguments:
         prepared: sessions begun, packs listed, index loaded (see ``preparing``).
+        share: of the budget, for all that is read and packed.
         replicas: destinations to read the parent's pages and packs for copies from, by name.
         order: all names that were asked for, for the result.
         failures: destinations that could not even begin.
@@ -99,6 +101,7 @@ class Export:
         plan: ExportPlan,
         source: AnySource,
         prepared: Prepared,
+        share: Share,
         replicas: dict[str, Destination],
         cache: IndexCache,
         tools: Tools,
@@ -111,14 +114,19 @@ class Export:
         self._source = source
         self._prepared = prepared
         self._cache = cache
-        self._tools = tools
+        self._tools = replace(tools, budget=share.budget)
+        # Whole packs are copied: where the share is smaller than they are, out of the whole budget.
+        self._copying = self._tools if share.budget.total >= 2 * PACK_SIZE else tools
+        self._sizing = share.sizing
         self._order = order
         self._failures = failures
         self._on_progress = on_progress
         self._block_size = plan.snapshot.block_size
         self._mapped: Mapped | None = None
         if plan.changes is not None and isinstance(source, Source):
-            self._mapped = Mapped(plan.changes, source, prepared.parent, plan.parent_packs, tools, skip_unreadable=plan.skip_unreadable)
+            self._mapped = Mapped(
+                plan.changes, source, prepared.parent, plan.parent_packs, self._tools, skip_unreadable=plan.skip_unreadable
+            )
         self._fetcher = Fetcher(replicas, tools.board, first=prepared.up_to_date)
         self._counts = _Counts()
         self._advancing = asyncio.Lock()
@@ -197,15 +205,14 @@ class Export:
         """Everything up to the commit: reads, sends, and returns the snapshot as it is to be committed."""
         plan, tools = self._plan, self._tools
         await fanout.drain()  # Raises if there are too few before anything was read.
-        sizing = export_sizing(tools.budget.total, self._block_size, tools.workers.threads)
-        mapped = self._mapped if self._mapped and await self._mapped.begin(self._fetcher, sizing) else None
+        mapped = self._mapped if self._mapped and await self._mapped.begin(self._fetcher, self._sizing) else None
         try:
-            reader, writer = await self._scan(fanout, sizing, mapped)
+            reader, writer = await self._scan(fanout, mapped)
         except MapUnusable as error:
             assert mapped is not None
             mapped.refuse(str(error))
             mapped = None
-            reader, writer = await self._scan(fanout, sizing, None)
+            reader, writer = await self._scan(fanout, None)
         counts = self._counts
         counts.blocks_zero += mapped.blocks_zero if mapped else reader.blocks - reader.blocks_read
         snapshot = replace(plan.snapshot, size=reader.size, bytes_new=counts.bytes_new, unreadable=merged(reader.unreadable))
@@ -224,7 +231,7 @@ class Export:
         self._tell(reader.size, last=True)
         return replace(snapshot, roots=roots_from_core(roots))
 
-    async def _scan(self, fanout: FanOut, sizing: ExportSizing, mapped: Mapped | None) -> tuple[Reader, _core.ManifestWriter]:
+    async def _scan(self, fanout: FanOut, mapped: Mapped | None) -> tuple[Reader, _core.ManifestWriter]:
         """Goes over the source once and sends its packs. Raises ``MapUnusable`` where it has to be gone over without the map."""
         plan, tools = self._plan, self._tools
         session = bytes.fromhex(plan.snapshot.id)
@@ -239,10 +246,10 @@ class Export:
             tools.keyring, tools.workers, index, writer,
             session=session, codec=plan.codec, level=plan.level, check=plan.check, dry_run=plan.dry_run,
         )  # fmt: skip
-        room = Room(packer, tools.budget, sizing)
+        room = Room(packer, tools.budget, self._sizing)
         segments = SegmentWriter(packer, index, self._cache, fanout, tools.threads, seconds=plan.segment_seconds)
         reader = Reader(
-            source, self._block_size, packer, writer, tools, sizing,
+            source, self._block_size, packer, writer, tools, self._sizing,
             room=None if plan.dry_run else room, parent=None if mapped else parent, skip_unreadable=plan.skip_unreadable,
             on_packs=lambda packs: self._sender.data(packs, room, segments),
             on_watermark=lambda: self._advance(writer, reader),
@@ -364,7 +371,7 @@ class Export:
         prepared = self._prepared
         sources = {name: prepared.destinations[name] for name in healthy if name in prepared.destinations}
         present = self._sender.sent.union(*(prepared.presence.packs.get(name, {}) for name in sources))
-        return CatchUp(snapshot, sources, self._tools, prepared.loaded.index, present)
+        return CatchUp(snapshot, sources, self._copying, prepared.loaded.index, present)
 
     async def _abandon(self, fanout: FanOut) -> None:
         """Says, where that is still possible, that nothing comes any more. Only a courtesy: a session without a beat is ended by others."""

@@ -6,7 +6,7 @@ In this order, because a pin protects what is listed after it. Which blocks coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from snapferry import _core
@@ -58,6 +58,7 @@ async def prepare(
     reference: Snapshot | None,
     holders: tuple[str, ...],
     known_bad: Mapping[str, set[bytes]] | None = None,
+    presence_at: Callable[[Mapping[str, Destination]], Awaitable[Presence]] = list_presence,
     dry_run: bool = False,
 ) -> Prepared:
     """Begins sessions at all ``destinations`` and loads what an export builds on; a dry run begins none.
@@ -66,6 +67,7 @@ async def prepare(
         parent: the snapshot to compare with, if any.
         reference: the volume's latest, and ``holders``: the destinations that list its commit.
         known_bad: by destination, packs that were found broken there.
+        presence_at: lists the packs, beginning after it was called; exports that begin together share one listing.
     """
     pinned = parent or reference
     failures: dict[str, SnapferryError] = {}
@@ -79,7 +81,7 @@ async def prepare(
         else:
             failures[name] = result
     taking_part = {name: destination for name, destination in destinations.items() if name not in failures}
-    presence = await list_presence(taking_part)
+    presence = await presence_at(taking_part)
     for name, error in presence.failures.items():
         failures[name] = error
         del taking_part[name]

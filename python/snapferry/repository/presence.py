@@ -24,6 +24,10 @@ class Presence:
     packs: dict[str, dict[bytes, int]] = field(default_factory=dict)
     failures: dict[str, DestinationError] = field(default_factory=dict)
 
+    def copy(self) -> Presence:
+        """One to be changed by itself."""
+        return Presence({name: dict(packs) for name, packs in self.packs.items()}, dict(self.failures))
+
     def holders(self, pack: bytes) -> list[str]:
         """The destinations that list it."""
         return [name for name, packs in self.packs.items() if pack in packs]
