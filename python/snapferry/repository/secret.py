@@ -6,7 +6,11 @@ import asyncio
 import contextlib
 import os
 import shlex
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 
 from snapferry.errors import AccessDenied, ConfigurationError
 from snapferry.repository.keyfile import warn_if_loose
@@ -60,26 +64,49 @@ async def run_passphrase_command(command: str, seconds: float = COMMAND_SECONDS)
     if not words:
         raise ConfigurationError("repository.passphrase_command is empty")
     where = f"passphrase_command ({words[0]})"
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *words, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, start_new_session=True
-        )
-    except (OSError, ValueError) as error:
-        raise AccessDenied(f"{where} cannot be run: {getattr(error, 'strerror', None) or error}") from error
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(seconds):
-            # One byte too many is enough to know; a command that goes on printing is ended.
-            data = await _up_to(process.stdout, _LONGEST + 1)
-            if len(data) <= _LONGEST:
-                await process.wait()
-    except TimeoutError:
-        raise AccessDenied(f"{where} has not ended after {seconds:g} s, and was stopped") from None
-    finally:
-        await _end(process)
+    async with _output(words, where) as (process, stream):
+        try:
+            async with asyncio.timeout(seconds):
+                # One byte too many is enough to know; a command that goes on printing is ended.
+                data = await _up_to(stream, _LONGEST + 1)
+                if len(data) <= _LONGEST:
+                    await process.wait()
+        except TimeoutError:
+            raise AccessDenied(f"{where} has not ended after {seconds:g} s, and was stopped") from None
     if len(data) <= _LONGEST and process.returncode:
         raise AccessDenied(f"{where} failed with exit code {process.returncode}")
     return _checked(data, f"the output of {where}")
+
+
+@asynccontextmanager
+async def _output(words: list[str], where: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
+    """The command, running, and what it prints. At the end it is ended, with all that it has started in its process group.
+
+    The pipe is our own: asyncio waits for its own pipes to be read to their end before it tells that a process is gone.
+    """
+    read_end, write_end = os.pipe()
+    stream = asyncio.StreamReader()
+    with FileIO(read_end) as source, FileIO(write_end, "w") as sink:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), source)
+        try:
+            process = await _start(words, sink, where)
+            sink.close()
+            try:
+                yield process, stream
+            finally:
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    await process.wait()
+        finally:
+            transport.close()
+
+
+async def _start(words: list[str], stdout: FileIO, where: str) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL, stdout=stdout, start_new_session=True)
+    except (OSError, ValueError) as error:
+        raise AccessDenied(f"{where} cannot be run: {getattr(error, 'strerror', None) or error}") from error
 
 
 async def _up_to(stream: asyncio.StreamReader, count: int) -> bytes:
@@ -87,14 +114,6 @@ async def _up_to(stream: asyncio.StreamReader, count: int) -> bytes:
     while len(data) < count and (more := await stream.read(count - len(data))):
         data += more
     return data
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ends the command, with what it has started and left in its process group."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
-        await process.wait()
 
 
 def _checked(data: bytes, where: str) -> Passphrase:

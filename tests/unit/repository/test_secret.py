@@ -83,6 +83,7 @@ async def test_a_command_is_run_without_a_shell_and_with_nothing_to_read() -> No
         ("sh -c 'echo words; exit 3'", "failed with exit code 3"),
         ("true", "is empty"),
         ("yes words", "at most 4096"),
+        ("sh -c 'yes words & sleep 1000'", "at most 4096"),
         ("/", "cannot be run"),
     ],
 )
