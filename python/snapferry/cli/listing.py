@@ -50,7 +50,7 @@ def _rows(listed: Sequence[ListedSummary]) -> list[tuple[str, ...]]:
     from snapferry.config import format_size
 
     size = lru_cache(format_size)  # There may be a hundred thousand lines, and few different sizes.
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for item in listed:
         found = item.snapshot
         created = f"{str(found.created)[:19]}Z"

@@ -223,3 +223,11 @@ async def _create_or_fenced(destination: Destination, key: str, data: bytes) -> 
         raise Fenced(
             f"{destination.name}: session {key.split('/')[1]} was ended or taken over by somebody else ({key} is not ours); run the export again"
         )
+
+
+async def is_committed(destination: Destination, snapshot_id: str, commit: bytes) -> bool:
+    """Whether this very commit is there: another host that found the snapshot elsewhere may have brought it while its writer was about to."""
+    try:
+        return await destination.read(names.snapshot(snapshot_id), objects.COMMIT_LIMIT) == commit
+    except DestinationError:
+        return False
