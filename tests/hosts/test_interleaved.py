@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import shutil
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -42,7 +43,7 @@ class Pause:
 class Paused(Hangs):
     """Waits where ``pause`` says."""
 
-    def __init__(self, inner: Destination, pause: Pause) -> None:
+    def __init__(self, pause: Pause, inner: Destination) -> None:
         super().__init__(inner)
         self._pause = pause
 
@@ -109,7 +110,7 @@ async def test_one_host_exports_whole_while_another_stands_at_any_step(make_lab:
         trial += 1
         hosts.begin_anew()
         pause = Pause(trial)
-        lab.wrappers["near"] = lambda inner, pause=pause: Paused(inner, pause)
+        lab.wrappers["near"] = partial(Paused, pause)
         standing = asyncio.create_task(hosts.export(one, ONE, "v"))
         waiting = asyncio.create_task(pause.reached.wait())
         await asyncio.wait([standing, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -142,7 +143,7 @@ async def test_a_host_that_dies_while_another_exports_breaks_nothing_and_goes_on
         trial += 1
         hosts.begin_anew()
         pause = Pause(trial, frozenset({"create"}))
-        lab.wrappers["near"] = lambda inner, pause=pause: Paused(inner, pause)
+        lab.wrappers["near"] = partial(Paused, pause)
         dying = asyncio.create_task(hosts.export(one, ONE, "v"))
         waiting = asyncio.create_task(pause.reached.wait())
         await asyncio.wait([dying, waiting], return_when=asyncio.FIRST_COMPLETED)

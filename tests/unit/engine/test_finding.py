@@ -18,6 +18,7 @@ from snapferry.repository.opening import open_members
 from snapferry.testing.faults import FailsNth
 from snapferry.testing.sources import MemorySource
 from snapferry.transport.wrapper import Wrapper
+from snapferry.types import ExportResult
 from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
 
 DATA = volume(1)
@@ -41,13 +42,13 @@ async def lab(make_lab: MakeLab) -> Lab:
     return lab
 
 
-async def export(repository: Repository, data: bytes, name: str = "v", **how: object):
-    return await repository.export(MemorySource(data), volume=name, block_size=BLOCK, **how)
+async def export(repository: Repository, data: bytes, name: str = "v") -> ExportResult:
+    return await repository.export(MemorySource(data), volume=name, block_size=BLOCK)
 
 
 async def multiply(lab: Lab, count: int) -> None:
     """More snapshots of other volumes and of this one, as good as any, made without exports."""
-    places = {name: lab.wrappers.get(name, lambda inner: inner)(await lab._open(name, "")) for name in lab.names}
+    places = {name: await lab._open(name, "") for name in lab.names}
     members = await open_members(places, read_key_file(lab.config.repository.key_file), expected_id=None)
     key = names.snapshot(lab.id)
     commit = objects.parse_commit(members.keyring.open("commit", key, lab.stores["near"][key]), lab.id)
