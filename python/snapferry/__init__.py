@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         TargetFull,
     )
     from snapferry.source import FileSource, Source
-    from snapferry.types import Damage, ExportResult, ListedSnapshot, Progress, RestoreResult, Snapshot, VerifyResult
+    from snapferry.types import Damage, ExportResult, ListedSummary, Progress, RestoreResult, Snapshot, SnapshotSummary, VerifyResult
 
 _HOMES = {
     "snapferry.config": ("Config", "load_config", "new_config"),
@@ -59,7 +59,9 @@ _HOMES = {
         "SnapferryError", "SnapshotNotFound", "SourceChanged", "SourceError", "SourceReadError", "TargetError", "TargetFull",
     ),
     "snapferry.source": ("FileSource", "Source"),
-    "snapferry.types": ("Damage", "ExportResult", "ListedSnapshot", "Progress", "RestoreResult", "Snapshot", "VerifyResult"),
+    "snapferry.types": (
+        "Damage", "ExportResult", "ListedSummary", "Progress", "RestoreResult", "Snapshot", "SnapshotSummary", "VerifyResult",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -80,7 +82,7 @@ __all__ = [
     "ExportResult",
     "Fenced",
     "FileSource",
-    "ListedSnapshot",
+    "ListedSummary",
     "NotARepository",
     "ObjectDamaged",
     "ObjectNotFound",
@@ -93,6 +95,7 @@ __all__ = [
     "SnapshotDetails",
     "SnapshotNotFound",
     "SnapshotReader",
+    "SnapshotSummary",
     "Source",
     "SourceChanged",
     "SourceError",

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
+from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
 from snapferry import _core
 from snapferry.config import Config
+from snapferry.destination import Destination, ObjectInfo
 from snapferry.engine import open_repository
 from snapferry.repository import names
 from snapferry.repository.keyfile import read_key_file
 from snapferry.repository.opening import open_members
 from snapferry.testing.sources import MemorySource
+from snapferry.transport.wrapper import Wrapper
 from snapferry.types import ExportResult
 from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
 
@@ -194,3 +199,43 @@ async def test_an_older_catalog_put_back_changes_nothing_but_what_is_read(make_l
     result = await export(host, OTHER)
     assert result.snapshot.generation == 5
     await check(lab, expected | {result.id: OTHER})
+
+
+class HeldUp(Wrapper):
+    """The first listing of snapshots is told only when ``told`` is set; ``made`` says that it was made."""
+
+    def __init__(self, made: asyncio.Event, told: asyncio.Event, inner: Destination) -> None:
+        super().__init__(inner)
+        self._made, self._told = made, told
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        found = [item async for item in self.inner.list(prefix)]
+        if prefix == names.SNAPSHOTS:
+            self._made.set()
+            await self._told.wait()
+        for item in found:
+            yield item
+
+
+@pytest.mark.parametrize("look", ["list", "verify"])
+async def test_a_snapshot_made_while_another_process_lists_was_not_lost(
+    make_lab: MakeLab, look: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both have one catalog: what the one notes as seen is not in the listing that the other made before."""
+    lab = await make_lab("near")
+    host = lab.machine()
+    await export(host, DATA)
+    made, told = asyncio.Event(), asyncio.Event()
+
+    async def looking() -> int:
+        async with open_repository(host) as repository:
+            return len(await repository.list()) if look == "list" else (await repository.verify()).exit_code
+
+    lab.wrappers["near"] = partial(HeldUp, made, told)
+    held_up = asyncio.create_task(looking())
+    await made.wait()
+    lab.wrappers.clear()
+    await export(host, changed(DATA, 1, [2]))
+    told.set()
+    assert await held_up == (1 if look == "list" else 0)
+    assert "seen here before" not in caplog.text

@@ -271,8 +271,9 @@ class Repository:
         failures = {name: error for name, error in membership.members.failures.items() if name in wanted}
         if not replicas:
             raise combined("nothing can be verified", failures)
+        recalled = await memory.recall()
         listing = await list_snapshots(membership.members.keyring, membership.replicas)
-        gone = await memory.note_listing(listing)
+        gone = await memory.note_listing(listing, recalled)
         chosen = {item.snapshot.id for item in ([listing.resolve(ref) for ref in snapshots] if snapshots else listing.snapshots.values())}
         held = {
             name: [

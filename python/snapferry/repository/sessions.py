@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from snapferry import _core
-from snapferry.destination import Destination
+from snapferry.destination import Destination, list_keys
 from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.small import open_object, read_object
@@ -156,8 +156,8 @@ async def finish_commits(
             ended.add(parsed[0])
     if not ended:
         return []
-    copied = {names.parse_snapshot(info.key) async for info in destination.list(names.SNAPSHOTS)}
-    gone = {names.parse_forgotten(info.key) async for info in destination.list(names.FORGOTTEN)}
+    copied = names.ids_below(names.SNAPSHOTS, await list_keys(destination, names.SNAPSHOTS))
+    gone = names.ids_below(names.FORGOTTEN, await list_keys(destination, names.FORGOTTEN))
     finished = []
     for session_id in sorted(ended - copied - gone):
         key = names.session_end(session_id)
