@@ -58,12 +58,13 @@ if TYPE_CHECKING:
         Forgotten,
         KeyChange,
         KeySlot,
-        ListedSnapshot,
+        ListedSummary,
         Progress,
         Pruned,
         PruneResult,
         RestoreResult,
         Snapshot,
+        SnapshotSummary,
         VerifyResult,
     )
 
@@ -81,8 +82,8 @@ _HOMES = {
     "snapferry.lifecycle.retention": ("RetentionPolicy",),
     "snapferry.source": ("FileSource", "Source"),
     "snapferry.types": (
-        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSnapshot", "Progress", "Pruned",
-        "PruneResult", "RestoreResult", "Snapshot", "VerifyResult",
+        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSummary", "Progress", "Pruned",
+        "PruneResult", "RestoreResult", "Snapshot", "SnapshotSummary", "VerifyResult",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -112,7 +113,7 @@ __all__ = [
     "KeyChange",
     "KeySlot",
     "Keys",
-    "ListedSnapshot",
+    "ListedSummary",
     "NotARepository",
     "ObjectDamaged",
     "ObjectNotFound",
@@ -128,6 +129,7 @@ __all__ = [
     "SnapshotDetails",
     "SnapshotNotFound",
     "SnapshotReader",
+    "SnapshotSummary",
     "Source",
     "SourceChanged",
     "SourceError",

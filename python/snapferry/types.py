@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -86,7 +86,7 @@ class SnapshotSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tags: dict[str, str]
 
 
-class ListedSummary(NamedTuple):
+class ListedSummary(msgspec.Struct, frozen=True, gc=False):
     """A snapshot as a listing shows it, and the names of the destinations that list its commit."""
 
     snapshot: SnapshotSummary

@@ -334,8 +334,9 @@ class Repository:
         await membership.tools.renew_keys()
         if read_data and not membership.members.keyring.reads_data:
             logger.warning("this key can write and not read: the bytes of packs are compared with what their names promise, and not opened")
+        recalled = await memory.recall()
         listing = await list_snapshots(membership.members.keyring, membership.replicas)
-        gone = await memory.note_listing(listing)
+        gone = await memory.note_listing(listing, recalled)
         chosen = {item.snapshot.id for item in ([listing.resolve(ref) for ref in snapshots] if snapshots else listing.snapshots.values())}
         held = {
             name: [

@@ -11,7 +11,7 @@ from snapferry.engine.memory import Memory
 from snapferry.errors import DestinationError, ObjectDamaged, ObjectNotFound, SnapshotNotFound
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import together
-from snapferry.repository.references import FULL_ID
+from snapferry.repository.references import FULL_ID, resolve
 from snapferry.repository.snapshots import bad_copies, list_names, read_commit, read_notes
 from snapferry.repository.survey import Survey, take_survey
 from snapferry.types import Damage, ListedSnapshot, ListedSummary, Snapshot
@@ -21,8 +21,8 @@ logger = logging.getLogger("snapferry")
 
 async def survey(membership: Membership, memory: Memory, replicas: Mapping[str, Destination]) -> tuple[Survey, list[Damage]]:
     """What ``replicas`` hold, which is remembered; and what was seen there before and is gone without a note."""
-    listed = await list_names(replicas)
     recalled = await memory.recall()
+    listed = await list_names(replicas)
     found = await take_survey(membership.members.keyring, replicas, listed, recalled.summaries, recalled.seen)
     return found, await memory.note_survey(found, recalled.seen)
 
@@ -38,9 +38,9 @@ class Finder:
         """The snapshots; see ``Repository.list``."""
         found = await self.survey()
         listed = found.listed(volume)
-        if not listed and volume is not None and (names := found.volumes()):
-            await found.find(self._membership.members.keyring, self._membership.replicas, volume)
-            raise SnapshotNotFound(f"no volume is called {volume!r}; there are {len(names)}")
+        if not listed and volume is not None and found.volumes():
+            resolve(volume, found)  # Says what is near it.
+            raise SnapshotNotFound(f"no volume is called {volume!r}")
         return listed
 
     async def find(self, *references: str) -> list[ListedSnapshot]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from snapferry.engine.membership import Membership
-from snapferry.engine.shelf import Shelf
+from snapferry.engine.summary_cache import SummaryCache
 from snapferry.errors import CatalogError
 from snapferry.repository import names
 from snapferry.repository.snapshots import Listing
@@ -41,7 +41,7 @@ class Memory:
         self._catalog: Catalog | None = None
         self._broken = False
         self._lock = asyncio.Lock()
-        self._shelf = Shelf(membership.members)
+        self._summaries = SummaryCache(membership.members)
 
     @property
     def _repository(self) -> str:
@@ -52,11 +52,14 @@ class Memory:
         return self._membership.members.ids
 
     async def recall(self) -> Recalled:
-        """What is known without asking a destination; nothing where the catalog cannot be used."""
+        """What is known without asking a destination; nothing where the catalog cannot be used.
+
+        To be asked before destinations are listed: what another export of this machine adds meanwhile would look as if it had gone from there.
+        """
 
         def recall(catalog: Catalog) -> Recalled:
-            seen = {name: set(catalog.seen(self._repository, where)) for name, where in self._ids.items()}
-            return Recalled(Summaries(self._shelf.load(catalog)), seen)
+            seen = {name: catalog.seen(self._repository, where) for name, where in self._ids.items()}
+            return Recalled(Summaries(self._summaries.load(catalog)), seen)
 
         return await self._call(recall, Recalled(Summaries(), {}))
 
@@ -65,8 +68,8 @@ class Memory:
 
         def note(catalog: Catalog) -> None:
             self._keep(catalog, survey.fresh)
-            if not survey.failures:  # Who does not answer may hold the rest.
-                self._shelf.let_go(catalog, set[str]().union(*survey.held.values()))
+            if not survey.failures and not self._membership.members.failures:  # Who does not answer may hold the rest.
+                self._summaries.let_go(catalog, set[str]().union(*survey.held.values()))
             for name, held in survey.held.items():
                 if name in self._ids:
                     known = seen.get(name, set())
@@ -80,12 +83,12 @@ class Memory:
             for snapshot in sorted(seen.get(name, set()) - held - survey.forgotten[name])
         ]
 
-    async def note_listing(self, listing: Listing) -> list[Damage]:
-        """As ``note_survey``, of a listing of all commits."""
-        recalled = await self.recall()
+    async def note_listing(self, listing: Listing, recalled: Recalled) -> list[Damage]:
+        """As ``note_survey``, of a listing of all commits; ``recalled`` before it was made."""
         known = recalled.summaries.ids()
         fresh = [summarize(item.snapshot) for key, item in listing.snapshots.items() if key not in known]
-        return await self.note_survey(Survey(recalled.summaries, fresh, listing.held, listing.forgotten), recalled.seen)
+        found = Survey(recalled.summaries, fresh, listing.held, listing.forgotten, failures=listing.failures)
+        return await self.note_survey(found, recalled.seen)
 
     async def note_found(self, snapshot: Snapshot, holders: Iterable[str], absent: Iterable[str]) -> list[Damage]:
         """Remembers where one snapshot was found; returns a finding for each of ``absent`` at which it was seen before."""
@@ -129,7 +132,7 @@ class Memory:
         await self._call(note, None)
 
     def _keep(self, catalog: Catalog, fresh: Sequence[SnapshotSummary]) -> None:
-        self._shelf.add(catalog, fresh)
+        self._summaries.add(catalog, fresh)
         # In order of generation, so that of each volume the greatest comes last.
         catalog.remember_generations(self._repository, {item.volume: item.generation for item in sorted(fresh, key=by_age)})
 
@@ -180,7 +183,7 @@ class Memory:
 
         await self.close()
         self._broken = False
-        self._shelf = Shelf(self._membership.members)
+        self._summaries = SummaryCache(self._membership.members)
         url = self._membership.config.catalog_url(self._repository)
         self._catalog = await self._membership.tools.threads.run(Catalog.rebuild, url, self._repository)
 

@@ -35,7 +35,7 @@ from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import task_group, together
 from snapferry.repository.index_cache import IndexCache
-from snapferry.repository.sessions import BEAT_SECONDS
+from snapferry.repository.sessions import BEAT_SECONDS, is_committed
 from snapferry.source import AnySource, ChangeMap, Source
 from snapferry.transport import FanOut, TooFewCopies
 from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Snapshot
@@ -319,7 +319,10 @@ class Export:
             try:
                 await self._prepared.sessions[name].end("committed", commit)
             except SnapferryError as error:
-                fanout.fail(name, error)
+                if isinstance(error, Fenced) and await is_committed(self._prepared.destinations[name], snapshot.id, commit):
+                    acknowledged.add(name)
+                else:
+                    fanout.fail(name, error)
             else:
                 acknowledged.add(name)
 

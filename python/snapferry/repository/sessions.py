@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from snapferry import _core
-from snapferry.destination import Destination
+from snapferry.destination import Destination, list_keys
 from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.collections import list_collections, packs_to_avoid
@@ -186,8 +186,8 @@ async def finish_commits(
             ended.add(parsed[0])
     if not ended:
         return []
-    copied = {names.parse_snapshot(info.key) async for info in destination.list(names.SNAPSHOTS)}
-    gone = {names.parse_forgotten(info.key) async for info in destination.list(names.FORGOTTEN)}
+    copied = names.ids_below(names.SNAPSHOTS, await list_keys(destination, names.SNAPSHOTS))
+    gone = names.ids_below(names.FORGOTTEN, await list_keys(destination, names.FORGOTTEN))
     finished = []
     for session_id in sorted(ended - copied - gone):
         key = names.session_end(session_id)
@@ -274,3 +274,11 @@ async def _create_or_fenced(destination: Destination, key: str, data: bytes) -> 
         raise Fenced(
             f"{destination.name}: session {key.split('/')[1]} was ended or taken over by somebody else ({key} is not ours); run the export again"
         )
+
+
+async def is_committed(destination: Destination, snapshot_id: str, commit: bytes) -> bool:
+    """Whether this very commit is there: another host that found the snapshot elsewhere may have brought it while its writer was about to."""
+    try:
+        return await destination.read(names.snapshot(snapshot_id), objects.COMMIT_LIMIT) == commit
+    except DestinationError:
+        return False

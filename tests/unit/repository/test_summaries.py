@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -103,5 +103,5 @@ def test_runs_stay_few(added: list[int]) -> None:
         sizes[str(number)] = size
     assert sum(sizes.values()) == sum(added)
     ordered = sorted(sizes.values())
-    assert all(larger > smaller for smaller, larger in itertools.pairwise(ordered))
+    assert all(larger > smaller for smaller, larger in pairwise(ordered))
     assert len(sizes) <= max(1, sum(added)).bit_length() + 1

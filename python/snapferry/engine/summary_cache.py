@@ -23,7 +23,7 @@ _FEW = 1024
 logger = logging.getLogger("snapferry")
 
 
-class Shelf:
+class SummaryCache:
     """The runs of one repository. Not for several threads at once: whoever has it takes turns."""
 
     def __init__(self, members: Members) -> None:
