@@ -15,6 +15,8 @@ export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
 .PHONY: setup demo test lint format bench fuzz fuzz-long lock man clean
 
+.PHONY: setup demo test lint format bench fuzz fuzz-long crash-long lock clean
+
 setup: $(STAMPS)/extension
 
 $(STAMPS)/tools: .ci/tools
@@ -93,6 +95,10 @@ man: setup
 	$(BIN)/snapferry completion bash > $(SHARE)/bash-completion/completions/snapferry
 	$(BIN)/snapferry completion zsh > $(SHARE)/zsh/site-functions/_snapferry
 	$(BIN)/snapferry completion fish > $(SHARE)/fish/vendor_completions.d/snapferry.fish
+
+# The crash tests at every single point, instead of at some.
+crash-long: setup $(STAMPS)/test-tools
+	SNAPFERRY_KILL_EVERY=1 $(BIN)/python -m pytest tests/crash
 
 # Renews constraints.txt from pyproject.toml: the newest versions, every file's hash, no addresses.
 lock: $(STAMPS)/tools

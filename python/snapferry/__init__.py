@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         BulkResult,
         ExportJob,
         JobOutcome,
+        Keys,
         ReplicaDetails,
         Repository,
         SnapshotDetails,
@@ -48,21 +49,41 @@ if TYPE_CHECKING:
         TargetError,
         TargetFull,
     )
+    from snapferry.lifecycle.retention import RetentionPolicy
     from snapferry.source import FileSource, Source
-    from snapferry.types import Damage, ExportResult, ListedSnapshot, Progress, RestoreResult, Snapshot, VerifyResult
+    from snapferry.types import (
+        Damage,
+        ExportResult,
+        ForgetResult,
+        Forgotten,
+        KeyChange,
+        KeySlot,
+        ListedSnapshot,
+        Progress,
+        Pruned,
+        PruneResult,
+        RestoreResult,
+        Snapshot,
+        VerifyResult,
+    )
 
 _HOMES = {
     "snapferry.config": ("Config", "load_config", "new_config"),
     "snapferry.engine": (
-        "BulkResult", "ExportJob", "JobOutcome", "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
+        "BulkResult", "ExportJob", "JobOutcome", "Keys", "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect",
+        "create_repository", "open_repository",
     ),
     "snapferry.errors": (
         "AccessDenied", "CatalogError", "ConfigurationError", "DamageError", "DestinationDenied", "DestinationError", "DestinationFull",
         "DestinationNotARepository", "DestinationUnreachable", "Fenced", "NotARepository", "ObjectDamaged", "ObjectNotFound",
         "SnapferryError", "SnapshotNotFound", "SourceChanged", "SourceError", "SourceReadError", "TargetError", "TargetFull",
     ),
+    "snapferry.lifecycle.retention": ("RetentionPolicy",),
     "snapferry.source": ("FileSource", "Source"),
-    "snapferry.types": ("Damage", "ExportResult", "ListedSnapshot", "Progress", "RestoreResult", "Snapshot", "VerifyResult"),
+    "snapferry.types": (
+        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSnapshot", "Progress", "Pruned",
+        "PruneResult", "RestoreResult", "Snapshot", "VerifyResult",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -85,15 +106,23 @@ __all__ = [
     "ExportResult",
     "Fenced",
     "FileSource",
+    "ForgetResult",
+    "Forgotten",
     "JobOutcome",
+    "KeyChange",
+    "KeySlot",
+    "Keys",
     "ListedSnapshot",
     "NotARepository",
     "ObjectDamaged",
     "ObjectNotFound",
     "Progress",
+    "PruneResult",
+    "Pruned",
     "ReplicaDetails",
     "Repository",
     "RestoreResult",
+    "RetentionPolicy",
     "SnapferryError",
     "Snapshot",
     "SnapshotDetails",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SAID_IN_THE_FILE = ("volume", "to", "min_copies", "block_size", "parent", "tags", "skip_unreadable")
+_SAID_IN_THE_FILE = ("volume", "to", "min_copies", "block_size", "parent", "tags", "skip_unreadable", "changed", "stream_size")
 
 
 def bulk_command(invocation: Invocation, parallel: int | None, tags: Mapping[str, str]) -> int:
@@ -80,7 +80,18 @@ def _described(file: JobsFile) -> list[ExportJob]:
     from snapferry.engine import ExportJob
 
     return [
-        ExportJob(job.source, job.volume, job.to, job.min_copies, job.block_size, job.parent, job.tags, job.skip_unreadable, job.limit_rate)
+        ExportJob(
+            job.source,
+            job.volume,
+            job.to,
+            job.min_copies,
+            job.block_size,
+            job.parent,
+            job.tags,
+            job.skip_unreadable,
+            job.limit_rate,
+            job.changed,
+        )
         for job in file.jobs
     ]
 
@@ -91,6 +102,9 @@ def _named(given: click.Context, tags: Mapping[str, str]) -> list[ExportJob]:
     options = given.params
     if options["volume"] is not None:
         raise click.UsageError("--volume names one volume, and there are several sources; a file of --jobs names them", given)
+    for name in ("changed", "stream_size"):
+        if options[name] is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for one source, and there are several", given)
     if options["parent"] not in ("auto", "none"):
         raise click.UsageError("--parent with several sources is auto or none; a file of --jobs can say more", given)
     return [

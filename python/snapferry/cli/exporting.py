@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import BlockSize, common_options, limit_rate_option, rate_flag
+from snapferry.cli.options import BlockSize, Size, common_options, limit_rate_option, rate_flag
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
+from snapferry.cli.sources import check_source, content_document, open_stream, say_map
 
 if TYPE_CHECKING:
     from snapferry.types import ExportResult
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 @click.option("--min-copies", type=click.IntRange(min=1), metavar="N", help="How many destinations must acknowledge.")
 @click.option("--block-size", type=BlockSize(), metavar="SIZE", help="For a new volume: 64KiB to 4MiB, 256KiB by default.")
 @click.option("--parent", default="auto", metavar="auto|none|ID", help="What to compare with: the latest snapshot, nothing, or this one.")
+@click.option("--changed", metavar="FILE", help="Read only what changed since the parent, by this map (rbd diff --format json), audited.")
+@click.option("--stream-size", type=Size(), metavar="SIZE", help="How much comes from standard input or a FIFO; fail if it is not that.")
 @click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="A tag to keep with the snapshot.")
 @click.option("--skip-unreadable", is_flag=True, help="Record extents that cannot be read (exit code 3) instead of failing.")
 @click.option("-j", "--parallel", type=click.IntRange(min=1), metavar="N", help="How many sources at once; up to 4 by default.")
@@ -41,6 +44,8 @@ def export_command(
     min_copies: int | None,
     block_size: int | None,
     parent: str,
+    changed: str | None,
+    stream_size: int | None,
     tags: tuple[str, ...],
     skip_unreadable: bool,
     parallel: int | None,
@@ -48,13 +53,11 @@ def export_command(
     dry_run: bool,
     limit_rate: int | None,
 ) -> int:
-    """Back up each SOURCE, a regular file, to every destination at once.
+    """Back up each SOURCE, a file, block device or FIFO, or - for standard input, to every destination at once.
 
     What did not change since the volume's latest snapshot is read and compared, but not sent. Several sources are exported side
     by side: what becomes of one changes nothing for the others (exit code 0 if all are done, 3 if some are, 1 if none is).
     """
-    from snapferry.errors import ConfigurationError
-
     if jobs_file is not None or len(sources) > 1:
         from snapferry.cli.bulk import bulk_command
 
@@ -62,8 +65,7 @@ def export_command(
     if not sources:
         raise click.UsageError("a SOURCE is missing, or --jobs")
     (source,) = sources
-    if source == "-":
-        raise ConfigurationError("reading a volume from standard input is not offered by this version yet; name a file")
+    check_source(source, volume, changed)
     flags = {"placement.policy": placement} if placement is not None else {}
     config = invocation.load_config(flags | rate_flag(limit_rate))
     for name in to:
@@ -74,12 +76,13 @@ def export_command(
         with progress(invocation) as on_progress:
             async with open_repository(config) as repository:
                 return await repository.export(
-                    source,
+                    open_stream(source, stream_size),
                     volume=volume,
                     to=to or None,
                     min_copies=min_copies,
                     block_size=block_size,
                     parent=parent,
+                    changed=changed,
                     tags=_tags(tags),
                     skip_unreadable=skip_unreadable,
                     dry_run=dry_run,
@@ -119,7 +122,7 @@ def snapshot_line(result: ExportResult) -> dict[str, Any]:
         line["unreadable"] = [list(extent) for extent in snapshot.unreadable]
     if result.dry_run:
         line["dry_run"] = True
-    return line
+    return line | content_document(result)
 
 
 def say_snapshot(invocation: Invocation, result: ExportResult) -> None:
@@ -133,6 +136,7 @@ def say_snapshot(invocation: Invocation, result: ExportResult) -> None:
         invocation.result(f"dry run of {snapshot.volume}: {counts}; nothing was written")
         return
     invocation.result(f"snapshot {snapshot.id} of {snapshot.volume}: {counts}")
+    say_map(invocation, result)
     for name in result.acknowledged:
         invocation.say(f"  {name}: acknowledged, sent {format_size(result.bytes_sent.get(name, 0))}")
     for name in result.behind:

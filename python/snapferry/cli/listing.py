@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from snapferry.engine import SnapshotDetails
-    from snapferry.types import ListedSnapshot
+    from snapferry.types import ListedSummary
 
 
 @click.command("list")
@@ -28,7 +28,7 @@ def list_command(invocation: Invocation, volume: str | None) -> int:
     config = invocation.load_config()
     from snapferry.engine import open_repository
 
-    async def work() -> list[ListedSnapshot]:
+    async def work() -> list[ListedSummary]:
         async with open_repository(config) as repository:
             return await repository.list(volume)
 
@@ -129,7 +129,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _listed(item: ListedSnapshot) -> dict[str, Any]:
+def _listed(item: ListedSummary) -> dict[str, Any]:
     snapshot = item.snapshot
     return {
         "snapshot": snapshot.id,

@@ -2,7 +2,7 @@
 
 parallel = 4                       # how many at once; -j beats it
 
-[defaults]                         # for every job that does not say otherwise; any key of a job but source and volume
+[defaults]                         # for every job that does not say otherwise; any key of a job but source, volume and changed
 to = ["near", "far"]
 tags = { by = "nightly" }          # a job's own tags are added to these
 
@@ -12,6 +12,7 @@ volume = "vm-42/root"              # the source's file name unless given
 min_copies = 2
 block_size = "512KiB"              # for a new volume
 parent = "auto"                    # auto, none, or a snapshot of this volume
+changed = "root.changes.json"      # a map of what changed since the parent, as rbd diff --format json prints it
 skip_unreadable = true
 limit_rate = "50MiB"               # a second, of this job
 """
@@ -45,6 +46,7 @@ class JobConfig:
     tags: Mapping[str, str] = field(default_factory=dict)
     skip_unreadable: bool = False
     limit_rate: int | None = None
+    changed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ def load_jobs(path: str | Path) -> JobsFile:
     parallel = document.get("parallel")
     if parallel is not None:
         parallel = _checked("parallel", _count, parallel, str(file))
-    defaults = _values(document.get("defaults", {}), "[defaults]", [key for key in _CHECKS if key not in ("source", "volume")], file)
+    defaults = _values(
+        document.get("defaults", {}), "[defaults]", [key for key in _CHECKS if key not in ("source", "volume", "changed")], file
+    )
     entries = document.get("job", [])
     if not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"{file}: at least one [[job]] with a source is needed")
@@ -88,6 +92,8 @@ def _job(entry: object, number: int, defaults: Mapping[str, Any], file: Path) ->
     source = values.pop("source", None)
     if source is None:
         raise ConfigurationError(f"{file}: {where} has no source")
+    if "changed" in values:
+        values["changed"] = str(join(file.parent, values["changed"]))
     tags = {**defaults.get("tags", {}), **values.get("tags", {})}
     return JobConfig(source if source == "-" else str(join(file.parent, source)), **{**defaults, **values, "tags": tags})
 
@@ -156,5 +162,6 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "parent": _text,
     "tags": _tags,
     "skip_unreadable": _flag,
+    "changed": _text,
     "limit_rate": _rate,
 }

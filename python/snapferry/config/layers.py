@@ -53,6 +53,11 @@ class Layers:
                 return value
         return None
 
+    def rank(self, key: str) -> int:
+        """Which layer gave the value that ``raw`` returned: 0 a flag, 1 the environment, 2 the file."""
+        origin = self.origins[f"{self.name}.{key}"]
+        return 0 if origin == "flag" else 1 if origin.startswith("environment ") else 2
+
     def fail(self, key: str, message: str) -> ConfigurationError:
         """An error naming the key and where its value came from."""
         return ConfigurationError(f"{self.name}.{key} ({self.origins[f'{self.name}.{key}']}): {message}")

@@ -44,14 +44,17 @@ class DestinationConfig:
 class RepositoryConfig:
     """``[repository]``. ``id`` is 32 hex digits, or None before the repository is made or while it is not known yet.
 
+    One of ``key_file``, ``passphrase_file`` and ``passphrase_command`` is what opens the repository; the others are None.
     ``catalog`` is a database URL, or None for the default, which depends on the id (see ``Config.catalog_url``).
     """
 
     id: str | None
-    key_file: Path
+    key_file: Path | None
     cache_dir: Path
     state_dir: Path
     catalog: str | None = None
+    passphrase_file: Path | None = None
+    passphrase_command: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,9 @@ class Config:
         for section in ("repository", "placement", "engine"):
             for key, value in _plain(getattr(self, section)).items():
                 values[f"{section}.{key}"] = str(value) if isinstance(value, Path) else value
+        for key in ("key_file", "passphrase_file", "passphrase_command"):
+            if values[f"repository.{key}"] is None:
+                del values[f"repository.{key}"]
         values["repository.catalog"] = self.catalog_url()
         values["engine.memory"] = format_size(self.engine.memory)
         values["engine.limit_rate"] = f"{format_size(self.engine.limit_rate)}/s" if self.engine.limit_rate else "none"

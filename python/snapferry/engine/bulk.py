@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +17,7 @@ from snapferry.engine.values import BulkResult, ExportJob, JobOutcome
 from snapferry.errors import ConfigurationError, SourceError
 from snapferry.pipeline.tools import make_threads
 from snapferry.repository.gathering import task_group
-from snapferry.source import Source, open_source
+from snapferry.source import AnySource, ChangeMap, open_source, read_change_map
 from snapferry.types import ExportResult, ProgressCallback
 
 PARALLEL = 4
@@ -41,10 +43,10 @@ def check_jobs(config: Config, jobs: Sequence[ExportJob]) -> None:
 
 
 def check_sources(jobs: Sequence[ExportJob]) -> None:
-    """``SourceError`` naming every source that cannot be opened. Standard input is not looked at: that would use it up."""
+    """``SourceError`` naming every source that cannot be opened. Standard input and FIFOs are not looked at: that would use them up."""
     problems: list[SourceError] = []
     for job in jobs:
-        if isinstance(job.source, Source) or job.source_name == "-":
+        if not isinstance(job.source, (str, os.PathLike)) or job.source_name == "-" or _is_fifo(job.source):
             continue
         try:
             open_source(job.source).close()
@@ -52,6 +54,13 @@ def check_sources(jobs: Sequence[ExportJob]) -> None:
             problems.append(error)
     if problems:
         raise SourceError(f"nothing was started: {'; '.join(map(str, problems))}")
+
+
+def _is_fifo(path: str | os.PathLike[str]) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 class Bulk:
@@ -106,7 +115,8 @@ class Bulk:
     async def _export(self, job: ExportJob) -> ExportResult:
         names = self._config.names_of(job.to)
         tools = replace(self._membership.tools, threads=make_threads(self._config.engine.threads))
-        opened: list[Source] = []
+        opened: list[AnySource] = []
+        changes = job.changed if job.changed is None or isinstance(job.changed, ChangeMap) else read_change_map(job.changed)
         try:
             # In a thread: opening what hangs must not hold up the others.
             await tools.threads.run(lambda: opened.append(open_source(job.source)))
@@ -120,7 +130,7 @@ class Bulk:
                 limit_rate=job.limit_rate,
                 side_by_side=min(self._parallel, len(self._jobs) - len(self._outcomes)),
             )
-            return await exporting.run(opened[0], job.volume_name, job.block_size, job.parent, job.tags, self._on_progress)
+            return await exporting.run(opened[0], job.volume_name, job.block_size, job.parent, job.tags, self._on_progress, changes)
         finally:
             for source in opened:
                 if source is not job.source:

@@ -15,13 +15,14 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from snapferry.destination import Destination
+from snapferry.engine.finding import survey
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.errors import SnapferryError
 from snapferry.repository.gathering import together
 from snapferry.repository.presence import Presence, list_presence
 from snapferry.repository.sessions import finish_commits
-from snapferry.repository.snapshots import Listing, list_snapshots
+from snapferry.repository.survey import Survey
 
 T = TypeVar("T")
 
@@ -76,8 +77,8 @@ class Ground:
         self._stack = AsyncExitStack()
         self._opened: dict[str, Destination] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._snapshots = Rounds(self._list_snapshots)
-        self._listing: tuple[float, Listing] | None = None
+        self._snapshots = Rounds(self._take_survey)
+        self._surveyed: tuple[float, Survey] | None = None
         self._presence: dict[tuple[str, ...], Rounds[Presence]] = {}
 
     async def __aenter__(self) -> Self:
@@ -103,10 +104,10 @@ class Ground:
                 opened[name] = found
         return opened, failures
 
-    async def listing(self) -> Listing:
+    async def survey(self) -> Survey:
         """The snapshots of all destinations that can be read, as they were a few seconds ago at most."""
-        if self._listing is not None and time.monotonic() - self._listing[0] <= LISTING_SECONDS:
-            return self._listing[1]
+        if self._surveyed is not None and time.monotonic() - self._surveyed[0] <= LISTING_SECONDS:
+            return self._surveyed[1]
         return await self._snapshots.join()
 
     async def presence(self, destinations: Mapping[str, Destination]) -> Presence:
@@ -117,13 +118,12 @@ class Ground:
             self._presence[names] = Rounds(lambda: list_presence(listed))
         return (await self._presence[names].join()).copy()
 
-    async def _list_snapshots(self) -> Listing:
+    async def _take_survey(self) -> Survey:
         began = time.monotonic()
-        listing = await list_snapshots(self.membership.members.keyring, {**self.membership.replicas, **self._opened})
-        await self.memory.note_listing(listing)
-        if not listing.failures:
-            self._listing = began, listing
-        return listing
+        found, _ = await survey(self.membership, self.memory, {**self.membership.replicas, **self._opened})
+        if not found.failures:
+            self._surveyed = began, found
+        return found
 
     async def _open(self, name: str) -> Destination | BaseException:
         async with self._opening.setdefault(name, asyncio.Lock()):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from snapferry.source import Source
+from snapferry.source import AnySource, ChangeMap
 from snapferry.types import Damage, ExportResult, Snapshot
 
 
@@ -44,7 +44,7 @@ class ExportJob:
         limit_rate: bytes a second that this job may send; beside what all together may.
     """
 
-    source: str | os.PathLike[str] | Source
+    source: str | os.PathLike[str] | AnySource
     volume: str | None = None
     to: Sequence[str] | None = None
     min_copies: int | None = None
@@ -53,6 +53,7 @@ class ExportJob:
     tags: Mapping[str, str] = field(default_factory=dict)
     skip_unreadable: bool = False
     limit_rate: float | None = None
+    changed: str | os.PathLike[str] | ChangeMap | None = None
 
     @property
     def source_name(self) -> str:

@@ -30,6 +30,7 @@ class Prepared:
         parent: what blocks are compared with; None if nobody that takes part holds it.
         reference: the volume's latest snapshot, which tells who is behind, and ``holders``, who have its commit.
         up_to_date: names of those that need no copies before they can commit.
+        avoided: by destination, packs that are not to be put there (see ``Begun``).
         failures: those that could not begin, and why.
     """
 
@@ -41,6 +42,7 @@ class Prepared:
     up_to_date: tuple[str, ...]
     presence: Presence
     loaded: LoadedIndex
+    avoided: dict[str, frozenset[bytes]] = field(default_factory=dict)
     failures: dict[str, SnapferryError] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
 
@@ -84,6 +86,8 @@ async def prepare(
         failures[name] = error
         del taking_part[name]
     presence.drop(known_bad or {})
+    avoided = {name: begun[name].avoided for name in taking_part if name in begun}
+    presence.drop(avoided)
     loaded = await cache.load(taking_part, presence)
     damage = list(loaded.damage)
     sizes = dict(loaded.index.packs())
@@ -94,9 +98,8 @@ async def prepare(
         # Nobody here holds the latest snapshot: nothing to compare with, and nobody is behind anybody.
         parent = reference = None
         up_to_date = tuple(taking_part)
-    collecting = any(begun[name].collecting for name in up_to_date if name in begun)
     # A pack that neither a segment nor its own tail describes is torn.
-    usable = set() if collecting else presence.everywhere(up_to_date) & sizes.keys()
+    usable = presence.everywhere(up_to_date) & sizes.keys()
     loaded.index.declare_usable(b"".join(usable))
     return Prepared(
         taking_part,
@@ -107,6 +110,7 @@ async def prepare(
         up_to_date,
         presence,
         loaded,
+        avoided,
         failures,
         damage,
     )

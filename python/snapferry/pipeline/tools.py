@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from snapferry import _core
@@ -10,6 +11,10 @@ from snapferry.repository.threads import Threads
 from snapferry.transport import ByteBudget, ReplicaBoard
 
 _THREADS_BESIDE_READERS = 3
+
+
+async def _nothing() -> None:
+    """Keys that nobody else changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,7 @@ class Tools:
         budget: of bytes in flight.
         admission: shares of the budget for exports; each takes its own whole before it begins.
         board: measured speeds, for the choice of replicas.
+        renew_keys: looks for key epochs that others have begun since the repository was opened.
     """
 
     keyring: _core.Keyring
@@ -30,13 +36,16 @@ class Tools:
     budget: ByteBudget
     admission: Admission
     board: ReplicaBoard
+    renew_keys: Callable[[], Awaitable[None]] = _nothing
 
 
-def make_tools(keyring: _core.Keyring, processors: int, memory: int, board: ReplicaBoard) -> Tools:
+def make_tools(
+    keyring: _core.Keyring, processors: int, memory: int, board: ReplicaBoard, renew_keys: Callable[[], Awaitable[None]] = _nothing
+) -> Tools:
     """Tools that use so many processors and at most ``memory`` bytes in flight. ``threads`` is the caller's to close."""
     threads = make_threads(processors)
     budget = ByteBudget(memory)
-    return Tools(keyring, _core.Workers(processors), threads, budget, Admission(budget, processors), board)
+    return Tools(keyring, _core.Workers(processors), threads, budget, Admission(budget, processors), board, renew_keys)
 
 
 def make_threads(processors: int) -> Threads:

@@ -7,7 +7,7 @@ from snapferry.transport.fanout import Delivery, FanOut, TooFewCopies
 from snapferry.transport.limit import Limits, RateLimit
 from snapferry.transport.meter import Meter, Metered, ReplicaBoard
 from snapferry.transport.replicas import ReplicaState, choose
-from snapferry.transport.retry import RetryPolicy, with_retry
+from snapferry.transport.retry import RetryBudget, RetryPolicy, with_retry
 from snapferry.transport.share import BudgetShare
 from snapferry.transport.wrapper import Wrapper
 
@@ -23,6 +23,7 @@ __all__ = [
     "RateLimit",
     "ReplicaBoard",
     "ReplicaState",
+    "RetryBudget",
     "RetryPolicy",
     "TooFewCopies",
     "Wrapper",
