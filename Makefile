@@ -13,6 +13,8 @@ RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name target -prune -o -
 # Cargo finds the interpreter of the `python` feature here, whatever is first in PATH.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
+.PHONY: setup demo test lint format bench fuzz fuzz-long lock man clean
+
 .PHONY: setup demo test lint format bench fuzz fuzz-long crash-long lock clean
 
 setup: $(STAMPS)/extension
@@ -83,6 +85,16 @@ fuzz: $(CARGO_FUZZ)
 
 fuzz-long:
 	$(MAKE) fuzz FUZZ_SECONDS=1800
+
+# Renews what is shipped beside the package: manual pages, and completion for bash, zsh and fish. Both come from the commands.
+SHARE := packaging/data/share
+man: setup
+	rm -rf $(SHARE)
+	mkdir -p $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d
+	$(BIN)/snapferry man --directory $(SHARE)/man/man1
+	$(BIN)/snapferry completion bash > $(SHARE)/bash-completion/completions/snapferry
+	$(BIN)/snapferry completion zsh > $(SHARE)/zsh/site-functions/_snapferry
+	$(BIN)/snapferry completion fish > $(SHARE)/fish/vendor_completions.d/snapferry.fish
 
 # The crash tests at every single point, instead of at some.
 crash-long: setup $(STAMPS)/test-tools

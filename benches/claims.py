@@ -5,6 +5,7 @@
 ``memory``        peak memory of export and restore: a 4 GiB file system, 64 GiB and 4 TiB sparse volumes with 1 GiB of data each, and how many
                   times as long the 4 TiB one takes
 ``destinations``  processor time of an export to three destinations over that to one
+``many``          64 volumes exported side by side in one process: peak memory, how evenly they get on, and the time over one after another
 ``killed``        an export of random data killed (SIGKILL) at half: what the next one sends again
 
 DIR is for images: fs.img, random.img and sparse.img as `peers/images.py` makes them; what is missing is made, a 4 TiB image too. ``--quick``
@@ -28,8 +29,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benches.command_line import CommandLine, result
-from benches.images import GiB, MiB, identical, write_sparse
+from benches.command_line import CommandLine, documents, result
+from benches.images import GiB, MiB, identical, write_random, write_sparse
 from benches.peers.images import make_images
 from benches.processes import Usage, kill, start
 from benches.warmth import Warmth, read_through
@@ -38,6 +39,9 @@ MEMORY = 400 * MiB
 TIME_RATIO = 1.5
 CPU_RATIO = 1.3
 SENT_AGAIN = 512 * MiB
+VOLUMES, AT_ONCE = 64, 8
+UNEVEN = 3.0
+TOGETHER_RATIO = 1.1
 _ROUNDS = 3
 
 
@@ -55,7 +59,7 @@ class Claims:
     """The images, and a directory where each measurement has a new repository."""
 
     def __init__(self, images: Path, work: Path, quick: bool) -> None:
-        scale = 16 if quick else 1
+        scale = self._scale = 16 if quick else 1
         self._images = images / "quick" if quick else images
         make_images(self._images, 4 * GiB // scale, 64 * GiB // scale)
         self._huge = self._images / "sparse-huge.img"
@@ -97,6 +101,34 @@ class Claims:
         ratio = statistics.median(processor)
         measured = f"{ratio:.2f} (time {statistics.median(clock):.2f})"
         yield Line(f"CPU time to three destinations over one, {_described(image)}", f"{CPU_RATIO}", measured, ratio <= CPU_RATIO)
+
+    def many(self) -> Iterator[Line]:
+        """All volumes are alike, so those that run at once should take about as long as each other."""
+        size = 64 * MiB // self._scale
+        volumes = [self._work / f"volume{number}.img" for number in range(VOLUMES)]
+        for number, volume in enumerate(volumes):
+            write_random(volume, size, seed=number)
+        used: dict[int, Usage] = {}
+        same = True
+        for at_once in (1, AT_ONCE):
+            with self._new() as line:
+                used[at_once] = line.run("export", *map(str, volumes), "-j", str(at_once), watch_memory=True)
+                for volume in volumes[:: VOLUMES // 4]:
+                    target = line.roots[0].parent / "restored.img"
+                    line.run("restore", volume.name, str(target), "--force")
+                    same = same and identical(volume, target)
+        for volume in volumes:
+            volume.unlink()
+        what = f"{VOLUMES} volumes of {size // MiB} MiB, {AT_ONCE} at once"
+        together = used[AT_ONCE]
+        peak = f"{together.memory / MiB:.0f} MiB" if same else "RESTORED OTHER BYTES"
+        yield Line(f"peak memory, {what}", f"{MEMORY // MiB} MiB", peak, same and together.memory <= MEMORY)
+        seconds = [line["seconds"] for line in documents(together) if line["type"] == "snapshot"]
+        uneven = max(seconds) / statistics.median(seconds)
+        yield Line(f"the slowest over the median, {what}", f"{UNEVEN}", f"{uneven:.2f}", uneven <= UNEVEN)
+        ratio = together.durable / used[1].durable
+        measured = f"{ratio:.2f} ({together.durable:.1f} s over {used[1].durable:.1f} s)"
+        yield Line(f"time over one after another, {what}", f"{TOGETHER_RATIO}", measured, ratio <= TOGETHER_RATIO)
 
     def killed(self) -> Iterator[Line]:
         """What lay finished at the destination when the export was killed need not be sent again; random data is sent at its size."""
@@ -153,6 +185,7 @@ class Claims:
 CLAIMS: dict[str, Callable[[Claims], Iterator[Line]]] = {
     "memory": Claims.memory,
     "destinations": Claims.destinations,
+    "many": Claims.many,
     "killed": Claims.killed,
 }
 

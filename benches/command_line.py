@@ -57,6 +57,11 @@ def result(usage: Usage) -> dict[str, Any]:
     return document
 
 
+def documents(usage: Usage) -> list[dict[str, Any]]:
+    """All documents of a command's output."""
+    return [json.loads(line) for line in usage.output.splitlines()]
+
+
 def stored(root: Path, but: Path | None = None) -> int:
     """Bytes of the files below ``root``, those below ``but`` excepted."""
     total = 0

@@ -92,9 +92,9 @@ def write_mixed(path: Path, size: int) -> None:
                 os.pwrite(file.fileno(), content(kind, min(MiB, size - at), at), at)
 
 
-def write_random(path: Path, size: int) -> None:
-    """An image that cannot be compressed."""
-    choice = random.Random(3)
+def write_random(path: Path, size: int, seed: int = 3) -> None:
+    """An image that cannot be compressed; another one for each seed."""
+    choice = random.Random(seed)
     with open(path, "wb") as file:
         file.writelines(choice.randbytes(min(MiB, size - at)) for at in range(0, size, MiB))
 

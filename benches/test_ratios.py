@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benches.command_line import CommandLine
-from benches.images import MiB, identical, write_mixed
+from benches.command_line import CommandLine, documents
+from benches.images import MiB, identical, write_mixed, write_random
 from benches.processes import Usage
 
 SIZE = 256 * MiB
@@ -53,3 +54,19 @@ def test_peak_memory(benchmark: BenchmarkFixture, tmp_path: Path, image: Path) -
     benchmark.extra_info["peak_mib"] = dict(zip(("first", "unchanged", "restore"), (peak // MiB for peak in peaks), strict=True))
     assert identical(image, target)
     assert 0 < min(peaks) <= max(peaks) <= MEMORY
+
+
+def test_many_side_by_side(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """64 volumes in one process, eight at once: they share one budget, and none is forgotten. See ``uneven``: the slowest over the median."""
+    line = CommandLine(tmp_path)
+    line.create()
+    volumes = [tmp_path / f"volume{number}.img" for number in range(64)]
+    for number, volume in enumerate(volumes):
+        write_random(volume, 2 * MiB, seed=number)
+    used = benchmark.pedantic(line.run, args=("export", *map(str, volumes), "-j", "8"), kwargs={"watch_memory": True}, rounds=1)
+    *each, summary = documents(used)
+    assert (summary["exported"], summary["code"]) == (64, 0)
+    seconds = [snapshot["seconds"] for snapshot in each]
+    benchmark.extra_info["uneven"] = round(max(seconds) / statistics.median(seconds), 2)
+    benchmark.extra_info["peak_mib"] = used.memory // MiB
+    assert 0 < used.memory <= MEMORY

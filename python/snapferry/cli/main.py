@@ -11,12 +11,33 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from snapferry.cli.invocation import Invocation
 from snapferry.cli.options import common_options
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+PROGRAM = "snapferry"
+COMPLETE_VARIABLE = "_SNAPFERRY_COMPLETE"
+"""In the environment, by the script of ``completion``: a shell asks for the words that may follow."""
+
+EXIT_CODES = {
+    "0": "done",
+    "1": "failed",
+    "2": "usage",
+    "3": "done in part",
+    "4": "damage",
+    "10": "no repository there",
+    "11": "fenced",
+    "12": "key or permission",
+    "13": "no destination reachable",
+    "14": "no space",
+    "130/143": "interrupted",
+}
 
 # Name -> the module it is in, and what the overview says of it, so that the overview imports none of them.
 COMMANDS = {
@@ -35,6 +56,8 @@ COMMANDS = {
     "key": ("keys", "List, add, remove and rotate the keys that open the repository."),
     "config": ("configuration", "Show the configuration."),
     "demo": ("demo", "Back up, damage and restore a real file system image, and compare."),
+    "completion": ("completing", "Print the script that completes the command line in bash, zsh or fish."),
+    "man": ("manual", "Print or write the manual pages."),
 }
 
 
@@ -45,9 +68,11 @@ class LazyGroup(click.Group):
         """The names, in the order of a first use."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports the module of the command of that name."""
         if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing:
+                return None
             from difflib import get_close_matches
 
             near = get_close_matches(cmd_name, COMMANDS, 1)
@@ -55,7 +80,18 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"snapferry.cli.{COMMANDS[cmd_name][0]}")
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
+        if ctx.resilient_parsing:
+            from snapferry.cli.completing import with_words
+
+            return with_words(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names that begin so, without importing any."""
+        from click.shell_completion import CompletionItem
+
+        named = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return named + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The overview, without importing anything."""
@@ -66,8 +102,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 4 damage, 10 no repository there, 11 fenced, 12 key or permission, "
-    "13 no destination reachable, 14 no space, 130/143 interrupted. "
+    epilog=f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}. "
     "A snapshot is named by VOLUME (its latest), VOLUME~2 (two before the latest), or its id (8 hex digits or more).",
 )
 @click.version_option(package_name="snapferry", message="%(prog)s %(version)s")
@@ -80,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns its exit code. Everything said about an error has been said."""
     invocation = Invocation(json_lines="--json" in arguments)
     try:
-        code = cli.main(list(arguments), prog_name="snapferry", standalone_mode=False, obj=invocation)
+        code = cli.main(list(arguments), prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False, obj=invocation)
         invocation.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where every error ends
         from snapferry.cli.failing import report

@@ -18,6 +18,7 @@ from snapferry.errors import ConfigurationError, SourceError
 from snapferry.pipeline.tools import make_threads
 from snapferry.repository.gathering import task_group
 from snapferry.source import AnySource, ChangeMap, open_source, read_change_map
+from snapferry.source.opening import STANDARD_INPUT
 from snapferry.types import ExportResult, ProgressCallback
 
 PARALLEL = 4
@@ -27,6 +28,8 @@ PARALLEL = 4
 def check_jobs(config: Config, jobs: Sequence[ExportJob]) -> None:
     """``ConfigurationError`` unless every job could be started: names of volumes, none of them twice, destinations, copies, block sizes."""
     taken: dict[str, ExportJob] = {}
+    if sum(isinstance(job.source, (str, os.PathLike)) and os.fspath(job.source) == STANDARD_INPUT for job in jobs) > 1:
+        raise ConfigurationError("standard input is named twice, and can be read once")
     for job in jobs:
         volume = job.volume_name
         if not volume:
@@ -46,7 +49,7 @@ def check_sources(jobs: Sequence[ExportJob]) -> None:
     """``SourceError`` naming every source that cannot be opened. Standard input and FIFOs are not looked at: that would use them up."""
     problems: list[SourceError] = []
     for job in jobs:
-        if not isinstance(job.source, (str, os.PathLike)) or job.source_name == "-" or _is_fifo(job.source):
+        if not isinstance(job.source, (str, os.PathLike)) or job.source_name == STANDARD_INPUT or _is_fifo(job.source):
             continue
         try:
             open_source(job.source).close()
@@ -116,8 +119,8 @@ class Bulk:
         names = self._config.names_of(job.to)
         tools = replace(self._membership.tools, threads=make_threads(self._config.engine.threads))
         opened: list[AnySource] = []
-        changes = job.changed if job.changed is None or isinstance(job.changed, ChangeMap) else read_change_map(job.changed)
         try:
+            changes = job.changed if job.changed is None or isinstance(job.changed, ChangeMap) else read_change_map(job.changed)
             # In a thread: opening what hangs must not hold up the others.
             await tools.threads.run(lambda: opened.append(open_source(job.source)))
             exporting = Exporting(

@@ -65,6 +65,8 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         ["connect", "--from", "/x"],
         ["export"],
         ["export", "-"],
+        ["export", "a", "x/a"],
+        ["export", "a", "b", "--volume", "v"],
         ["export", "a", "--block-size", "100KiB"],
         ["export", "a", "--block-size", "8MiB"],
         ["export", "a", "--block-size", "many"],

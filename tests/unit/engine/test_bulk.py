@@ -114,6 +114,7 @@ async def test_one_that_comes_back_takes_part_again(make_lab: MakeLab) -> None:
         ([ExportJob("/a", "v"), ExportJob("/b", "v")], "twice"),
         ([ExportJob("/a b")], "cannot be a volume's name"),
         ([ExportJob("-")], "a volume must be named"),
+        ([ExportJob("-", "a"), ExportJob("-", "b")], "standard input is named twice"),
         ([ExportJob("/a", to=["nera"])], "did you mean 'near'"),
         ([ExportJob("/a", to=["near"], min_copies=2)], "min_copies is 2"),
         ([ExportJob("/a", block_size=3)], "block size of 3"),
