@@ -13,8 +13,8 @@ pub struct Workers {
     allocated: AtomicUsize,
 }
 
-/// How many free pack buffers are kept: as many as can be in flight with the default budget.
-const KEPT: usize = 8;
+/// How many free pack buffers are kept: the smallest ones that are in flight at once with the default budget.
+const KEPT: usize = 64;
 
 impl Workers {
     /// A pool of that many threads.
@@ -48,10 +48,13 @@ impl Workers {
         if let Some(at) = free.iter().position(|buffer| buffer.len() == capacity) {
             return free.swap_remove(at);
         }
-        // One of another size makes way, so that free buffers of odd sizes do not add to the budget.
-        if let Some(odd) = free.pop() {
-            self.allocated.fetch_sub(odd.len(), Relaxed);
+        // Others of as many bytes make way, so that free buffers of odd sizes do not add to the budget.
+        let mut freed = 0;
+        while freed < capacity {
+            let Some(odd) = free.pop() else { break };
+            freed += odd.len();
         }
+        self.allocated.fetch_sub(freed, Relaxed);
         self.allocated.fetch_add(capacity, Relaxed);
         vec![0; capacity]
     }

@@ -24,9 +24,16 @@ class Room:
         """Waits until ``need`` bytes of packs are there for one batch. Called by one task."""
         while self._packer.room - self._promised < need:
             granted = await self._budget.acquire(self._sizing.smallest_pack, self._sizing.largest_pack)
+            granted = self._rounded(granted)
             self.held += granted
             self._packer.provide(granted)
         self._promised += need
+
+    def _rounded(self, granted: int) -> int:
+        """One of two sizes: buffers are used again by size, and each odd one leaves a hole in the memory of the process."""
+        size = self._sizing.largest_pack if granted == self._sizing.largest_pack else self._sizing.smallest_pack
+        self._budget.release(granted - size)
+        return size
 
     def keep(self, need: int) -> None:
         """The batch is done with what it was promised."""
