@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         TargetFull,
     )
     from snapferry.lifecycle.retention import RetentionPolicy
-    from snapferry.source import FileSource, Source
+    from snapferry.source import ChangeMap, DeviceSource, FileSource, SequentialSource, Source, StreamSource, read_change_map
     from snapferry.types import (
         Damage,
         ExportResult,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         KeyChange,
         KeySlot,
         ListedSnapshot,
+        MapUse,
         Progress,
         Pruned,
         PruneResult,
@@ -79,9 +80,11 @@ _HOMES = {
         "SnapferryError", "SnapshotNotFound", "SourceChanged", "SourceError", "SourceReadError", "TargetError", "TargetFull",
     ),
     "snapferry.lifecycle.retention": ("RetentionPolicy",),
-    "snapferry.source": ("FileSource", "Source"),
+    "snapferry.source": (
+        "ChangeMap", "DeviceSource", "FileSource", "SequentialSource", "Source", "StreamSource", "read_change_map",
+    ),
     "snapferry.types": (
-        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSnapshot", "Progress", "Pruned",
+        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSnapshot", "MapUse", "Progress", "Pruned",
         "PruneResult", "RestoreResult", "Snapshot", "VerifyResult",
     ),
 }  # fmt: skip
@@ -93,6 +96,7 @@ __all__ = [
     "AccessDenied",
     "BulkResult",
     "CatalogError",
+    "ChangeMap",
     "Config",
     "ConfigurationError",
     "Damage",
@@ -102,6 +106,7 @@ __all__ = [
     "DestinationFull",
     "DestinationNotARepository",
     "DestinationUnreachable",
+    "DeviceSource",
     "ExportJob",
     "ExportResult",
     "Fenced",
@@ -113,6 +118,7 @@ __all__ = [
     "KeySlot",
     "Keys",
     "ListedSnapshot",
+    "MapUse",
     "NotARepository",
     "ObjectDamaged",
     "ObjectNotFound",
@@ -123,6 +129,7 @@ __all__ = [
     "Repository",
     "RestoreResult",
     "RetentionPolicy",
+    "SequentialSource",
     "SnapferryError",
     "Snapshot",
     "SnapshotDetails",
@@ -132,6 +139,7 @@ __all__ = [
     "SourceChanged",
     "SourceError",
     "SourceReadError",
+    "StreamSource",
     "TargetError",
     "TargetFull",
     "VerifyResult",
@@ -140,6 +148,7 @@ __all__ = [
     "load_config",
     "new_config",
     "open_repository",
+    "read_change_map",
 ]
 
 
