@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         TargetFull,
     )
     from snapferry.lifecycle.retention import RetentionPolicy
-    from snapferry.source import FileSource, Source
+    from snapferry.source import ChangeMap, DeviceSource, FileSource, SequentialSource, Source, StreamSource, read_change_map
     from snapferry.types import (
         Damage,
         ExportResult,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         KeyChange,
         KeySlot,
         ListedSummary,
+        MapUse,
         Progress,
         Pruned,
         PruneResult,
@@ -80,10 +81,12 @@ _HOMES = {
         "SnapferryError", "SnapshotNotFound", "SourceChanged", "SourceError", "SourceReadError", "TargetError", "TargetFull",
     ),
     "snapferry.lifecycle.retention": ("RetentionPolicy",),
-    "snapferry.source": ("FileSource", "Source"),
+    "snapferry.source": (
+        "ChangeMap", "DeviceSource", "FileSource", "SequentialSource", "Source", "StreamSource", "read_change_map",
+    ),
     "snapferry.types": (
-        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSummary", "Progress", "Pruned",
-        "PruneResult", "RestoreResult", "Snapshot", "SnapshotSummary", "VerifyResult",
+        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSummary", "MapUse", "Progress",
+        "Pruned", "PruneResult", "RestoreResult", "Snapshot", "SnapshotSummary", "VerifyResult",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -94,6 +97,7 @@ __all__ = [
     "AccessDenied",
     "BulkResult",
     "CatalogError",
+    "ChangeMap",
     "Config",
     "ConfigurationError",
     "Damage",
@@ -103,6 +107,7 @@ __all__ = [
     "DestinationFull",
     "DestinationNotARepository",
     "DestinationUnreachable",
+    "DeviceSource",
     "ExportJob",
     "ExportResult",
     "Fenced",
@@ -114,6 +119,7 @@ __all__ = [
     "KeySlot",
     "Keys",
     "ListedSummary",
+    "MapUse",
     "NotARepository",
     "ObjectDamaged",
     "ObjectNotFound",
@@ -124,6 +130,7 @@ __all__ = [
     "Repository",
     "RestoreResult",
     "RetentionPolicy",
+    "SequentialSource",
     "SnapferryError",
     "Snapshot",
     "SnapshotDetails",
@@ -134,6 +141,7 @@ __all__ = [
     "SourceChanged",
     "SourceError",
     "SourceReadError",
+    "StreamSource",
     "TargetError",
     "TargetFull",
     "VerifyResult",
@@ -142,6 +150,7 @@ __all__ = [
     "load_config",
     "new_config",
     "open_repository",
+    "read_change_map",
 ]
 
 

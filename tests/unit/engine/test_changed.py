@@ -346,6 +346,29 @@ async def test_while_all_of_it_is_collected_nothing_is_taken_over(lab: Lab) -> N
         await same_roots(repository, result, DATA)
 
 
+async def test_after_a_prune_what_was_remembered_is_looked_at_again(lab: Lab) -> None:
+    """The parent's blocks lie in other packs then than when it was made, and what nobody needs any more is gone."""
+    async with lab.repository() as repository:
+        middle = changed(DATA, 17, range(0, 650, 2))
+        parent = await repository.export(MemorySource(middle), volume="v", changed=a_map(at(range(0, 650, 2)), parent=lab.id))
+        await repository.forget([lab.id])
+        pruned = await repository.prune(max_unused=0.0)
+        assert pruned.exit_code == 0
+        after = changed(middle, 18, [5, 300])
+        source = MemorySource(after)
+        result = await repository.export(source, volume="v", changed=a_map(at([5, 300]), parent=parent.id))
+        assert result.map
+        assert (result.map.used, result.blocks_new) == (True, 2)
+        assert outside_of(source, at([5, 300])) <= AUDIT_LEAST * BLOCK
+        assert (await repository.verify(read_data=100)).damage == ()
+        # And once more, with what is remembered now.
+        last = await repository.export(MemorySource(after), volume="v", changed=a_map([], parent=result.id))
+        assert last.snapshot.roots == result.snapshot.roots
+    for name in lab.names:
+        async with lab.repository(name) as alone:
+            assert await lab.contents(alone, last.id) == after
+
+
 async def test_a_parent_that_nobody_here_holds(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     for key in [key for key in lab.stores["far"] if lab.id in key]:
         del lab.stores["far"][key]

@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import random
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import pytest
 from snapferry.source import FileSource
 from snapferry.source.page_cache import CourteousReader, DirectReader, resident
 from snapferry.types import MiB
+from tests.support.loop import loop_device
+
+pytestmark = pytest.mark.root
 
 SIZE = 4 * MiB + 1000
 PAGES = -(-SIZE // 4096)
@@ -21,14 +25,23 @@ DATA = random.Random(1).randbytes(SIZE)
 
 
 @pytest.fixture
-def path() -> Iterator[Path]:
-    """On a disk: a file system in memory has nothing but its page cache."""
-    place = Path(__file__).with_name(f".page-cache-{os.getpid()}")
-    place.write_bytes(DATA)
-    with place.open("rb") as file:
-        os.fsync(file.fileno())
-    yield place
-    place.unlink()
+def path(tmp_path: Path) -> Iterator[Path]:
+    """On a disk: a file system in memory, where pytest's directories may lie, has nothing but its page cache."""
+    image, place = tmp_path / "disk.img", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(32 * MiB)
+    place.mkdir()
+    with loop_device(image) as device:
+        subprocess.run(["mkfs.ext4", "-q", device], check=True)
+        subprocess.run(["mount", device, str(place)], check=True)
+        try:
+            (place / "file").write_bytes(DATA)
+            with (place / "file").open("rb") as file:
+                os.fsync(file.fileno())
+            drop(place / "file")  # A page that was written in part is there, and mincore says it is not.
+            yield place / "file"
+        finally:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def drop(path: Path) -> None:
@@ -58,7 +71,6 @@ def read_all(source: FileSource, step: int = MiB) -> bytes:
 
 
 def test_a_cold_file_stays_out(path: Path) -> None:
-    drop(path)
     source = FileSource(path)
     assert read_all(source) == DATA
     assert sum(cached(path)) == 0
@@ -78,7 +90,6 @@ def test_a_warm_file_stays_in(path: Path) -> None:
 def test_what_is_in_here_and_there_stays_and_nothing_more(path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool) -> None:
     if not direct:
         monkeypatch.setattr(DirectReader, "read", lambda *_: None)
-    drop(path)
     for offset in (MiB + 40960, 2 * MiB + 4096, 3 * MiB):
         touch(path, offset, 65536)
     before = cached(path)
@@ -90,7 +101,6 @@ def test_what_is_in_here_and_there_stays_and_nothing_more(path: Path, monkeypatc
 
 
 def test_where_what_is_in_ends_one_read_may_stay(path: Path) -> None:
-    drop(path)
     touch(path, 0, 2 * MiB + 8192)
     source = FileSource(path)
     assert read_all(source) == DATA
