@@ -12,6 +12,7 @@ and not synced; their sessions are not there, as after a collection.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import shutil
 import statistics
 import sys
@@ -27,8 +28,10 @@ from benches.command_line import CommandLine, result
 from benches.images import MiB, write_mixed
 from benches.processes import Usage
 from snapferry import _core
+from snapferry.destination.file import FileDestination
 from snapferry.repository import names, objects
 from snapferry.repository.keyfile import read_key_file
+from snapferry.repository.opening import open_members
 from snapferry.types import Snapshot
 
 SIZE = 16 * MiB
@@ -86,15 +89,21 @@ class ManySnapshots:
 
     def _multiply(self, count: int, volumes: int) -> None:
         near = self.line.roots[0]
-        secret = read_key_file(self._home / "first" / "snapferry.key")
-        slot = next((near / "keys").iterdir())
-        keyring = _core.Keyring.unwrap(slot.read_bytes(), secret)
+        keyring = asyncio.run(_keyring(near, self._home / "first" / "snapferry.key"))
         key = names.snapshot(self._exported)
         commit = objects.parse_commit(keyring.open("commit", key, (near / key).read_bytes()), self._exported)
         for number in range(1, count):
             copy = _copy(commit, number, volumes)
             key = names.snapshot(copy.id)
             (near / key).write_bytes(keyring.seal("commit", key, objects.commit_payload(copy)))
+
+
+async def _keyring(root: Path, key_file: Path) -> _core.Keyring:
+    near = await FileDestination.open("near", str(root), writable=False)
+    try:
+        return (await open_members({"near": near}, read_key_file(key_file), expected_id=None)).keyring
+    finally:
+        await near.close()
 
 
 def volume(number: int) -> str:

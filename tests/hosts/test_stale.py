@@ -15,8 +15,6 @@ from snapferry.config import Config
 from snapferry.destination import Destination, ObjectInfo
 from snapferry.engine import open_repository
 from snapferry.repository import names
-from snapferry.repository.keyfile import read_key_file
-from snapferry.repository.opening import open_members
 from snapferry.testing.sources import MemorySource
 from snapferry.transport.wrapper import Wrapper
 from snapferry.types import ExportResult
@@ -46,8 +44,7 @@ async def check(lab: Lab, expected: dict[str, bytes]) -> None:
 
 async def let_go(lab: Lab, snapshot_id: str, gone: set[str]) -> None:
     """As a forget and collections leave every place: nothing of the snapshot is there, and new segments name the packs that stay."""
-    places = {name: await lab._open(name, "") for name in lab.names}
-    keyring = (await open_members(places, read_key_file(lab.config.repository.key_file), expected_id=None)).keyring
+    keyring = await lab.keyring()
     for store in lab.stores.values():
         session = f"{names.SESSIONS}{snapshot_id}/"
         for key in [key for key in store if key in gone or key == names.snapshot(snapshot_id) or key.startswith((names.INDEX, session))]:

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from snapferry import _core
 from snapferry.config import Config, DestinationConfig, new_config
 from snapferry.destination import Destination
 from snapferry.destination.memory import MemoryDestination, MemoryStore
 from snapferry.engine import Repository, membership, open_repository
 from snapferry.errors import DestinationUnreachable
 from snapferry.repository.creating import create_repository
-from snapferry.repository.keyfile import create_key_file
+from snapferry.repository.keyfile import create_key_file, read_key_file
+from snapferry.repository.opening import open_members
 from snapferry.transport import RetryPolicy, with_retry
 from snapferry.types import KiB, MiB
 
@@ -111,6 +113,11 @@ class Lab:
             async with self.repository(name) as alone:
                 for item in await alone.list():
                     assert await self.contents(alone, item.snapshot.id) == expected[item.snapshot.id], (name, item.snapshot.id)
+
+    async def keyring(self) -> _core.Keyring:
+        """The repository's keys, to make or open objects by hand."""
+        places = {name: MemoryDestination(name, store) for name, store in self.stores.items()}
+        return (await open_members(places, read_key_file(self._key_file), expected_id=self._repository_id)).keyring
 
     def packs(self, name: str) -> list[str]:
         """Keys of the packs at a place."""

@@ -36,7 +36,7 @@ class Finder:
 
     async def listed(self, volume: str | None) -> list[ListedSummary]:
         """The snapshots; see ``Repository.list``."""
-        found = await self._survey()
+        found = await self.survey()
         listed = found.listed(volume)
         if not listed and volume is not None and found.volumes():
             resolve(volume, found)  # Says what is near it.
@@ -52,7 +52,7 @@ class Finder:
         found = [await self._by_id(reference) if FULL_ID.fullmatch(reference) else None for reference in references]
         if None not in found:
             return [item for item in found if item is not None]
-        known = await self._survey()
+        known = await self.survey()
         keyring, replicas = self._membership.members.keyring, self._membership.replicas
         before = len(known.damage)
         try:
@@ -60,7 +60,8 @@ class Finder:
         finally:
             await self._say(known.damage[before:])
 
-    async def _survey(self) -> Survey:
+    async def survey(self) -> Survey:
+        """What all destinations that can be read hold; what is wrong there is said. ``DestinationError`` if none can be listed."""
         replicas = self._membership.replicas
         found, gone = await survey(self._membership, self._memory, replicas)
         if len(found.failures) == len(replicas):

@@ -121,6 +121,16 @@ class Memory:
 
         await self._call(note, None)
 
+    async def note_forgotten(self, snapshot: str, destinations: Iterable[str]) -> None:
+        """A snapshot was let go on purpose at these destinations: it is not missed there."""
+        ids = [self._ids[name] for name in destinations if name in self._ids]
+
+        def note(catalog: Catalog) -> None:
+            for where in ids:
+                catalog.forget_seen(self._repository, where, [snapshot])
+
+        await self._call(note, None)
+
     def _keep(self, catalog: Catalog, fresh: Sequence[SnapshotSummary]) -> None:
         self._summaries.add(catalog, fresh)
         # In order of generation, so that of each volume the greatest comes last.
@@ -187,6 +197,8 @@ class Memory:
     async def _note_speeds(self) -> None:
         from snapferry.catalog import ReplicaSpeed
 
+        if self._membership.limits.rate is not None:
+            return  # They were only as fast as they were allowed to be.
         states = self._membership.tools.board.states(self._ids)
         speeds = {
             self._ids[state.name]: ReplicaSpeed(state.first_byte, state.goodput)

@@ -46,7 +46,7 @@ async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], 
         loaded.segments.setdefault(destination.name, {})[segment.id] = len(segment.data)
 
     for segment in segments:
-        await cache.store(segment)
+        await tools.threads.run(loaded.index.add_segment, str(await cache.store(segment)))
         await together(store(segment, destination) for destination in writable.values())
 
 

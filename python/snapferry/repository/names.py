@@ -22,10 +22,14 @@ DAMAGED = "damaged/"
 COLLECT = "collect/"
 
 END = "end"
+CONDEMNED = "condemned"
+DELETE = "delete"
+DONE = "done"
 
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _BEAT = re.compile(r"0|[1-9][0-9]{0,8}")
+_COLLECTION = re.compile(rf"{COLLECT}([0-9]{{10}})/({CONDEMNED}|{DELETE}|{DONE})")
 
 
 def new_id() -> str:
@@ -67,6 +71,16 @@ def snapshot(snapshot_id: str) -> str:
 def forgotten(snapshot_id: str) -> str:
     """Of the note that a snapshot was let go."""
     return FORGOTTEN + snapshot_id
+
+
+def damaged(pack_id: bytes) -> str:
+    """Of the note that a copy of a pack is bad."""
+    return DAMAGED + pack_id.hex()
+
+
+def collection(number: int, part: str) -> str:
+    """Of a part (``condemned``, ``delete``, ``done``) of the collection of that number, from 1 on. Ten digits: listed in order, the newest comes last."""
+    return f"{COLLECT}{number:010d}/{part}"
 
 
 def parse_key_slot(key: str) -> str | None:
@@ -118,6 +132,12 @@ def parse_session(key: str) -> tuple[str, str] | None:
     if key.startswith(SESSIONS) and _HEX32.fullmatch(session) and (rest == END or _BEAT.fullmatch(rest)):
         return session, rest
     return None
+
+
+def parse_collection(key: str) -> tuple[int, str] | None:
+    """(number of a collection, which part of it), or None."""
+    match = _COLLECTION.fullmatch(key)
+    return (int(match[1]), match[2]) if match else None
 
 
 def _suffix(key: str, prefix: str, pattern: re.Pattern[str]) -> str | None:

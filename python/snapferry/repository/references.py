@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from snapferry.errors import DestinationError, SnapshotNotFound
 
 FULL_ID = re.compile(r"[0-9a-f]{32}")
-_ID_PREFIX = re.compile(r"[0-9a-f]{8,32}")
+ID_PREFIX = re.compile(r"[0-9a-f]{8,32}")
 _BACK = re.compile(r"(?P<volume>[A-Za-z0-9._/-]+)~(?P<back>[0-9]{1,9})")
 _DATED = re.compile(r"(?P<volume>[A-Za-z0-9._/-]+)@(?P<time>.+)")
 _NAMED = 5
@@ -71,7 +71,7 @@ def resolve(reference: str, known: Known[Dated]) -> str:
     dated = _DATED.fullmatch(reference)
     if dated and next(known.newest_first(dated["volume"]), None) is not None:
         return _latest_at(known, dated["volume"], dated["time"])
-    if _ID_PREFIX.fullmatch(reference):
+    if ID_PREFIX.fullmatch(reference):
         found = sorted(known.beginning_with(reference))
         if len(found) == 1:
             return found[0]

@@ -7,7 +7,6 @@ session's id is its snapshot's id, so that a listing alone shows which commits s
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ from snapferry import _core
 from snapferry.destination import Destination, list_keys
 from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
+from snapferry.repository.collections import list_collections, packs_to_avoid
 from snapferry.repository.small import open_object, read_object
 from snapferry.repository.snapshots import read_commit
 from snapferry.types import Snapshot
 
 BEAT_SECONDS = 300.0
-_COLLECTION = re.compile(r"collect/(0|[1-9][0-9]{0,17})/(condemned|done)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +29,11 @@ class Begun:
 
     Attributes:
         has_parent: the parent's commit was there, in good order, before and after it was pinned.
-        collecting: a collection is under way whose condemned packs this version cannot tell; so no pack there is to be built on.
-        collection: the newest collection seen.
+        avoided: packs that are deleted there, or about to be: not to be built on, not to be taken for present, not to be put there again.
     """
 
     has_parent: bool
-    collecting: bool
-    collection: int
+    avoided: frozenset[bytes]
 
 
 class Session:
@@ -61,22 +58,39 @@ class Session:
         self._beat = 0
         self._collection = 0
         self.bytes_sent = 0
+        self.relies_on: Callable[[frozenset[bytes]], bool] = bool
+        """Whether the session relies on any of these packs; on any at all, unless it is told better."""
 
-    async def begin(self) -> Begun:
-        """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order."""
+    async def begin(self, *, resume: bool = False) -> Begun:
+        """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order.
+
+        What the newest collection has condemned is not to be used; so it counts as accepted, which the next beat says.
+
+        Arguments:
+            resume: go on where another writer has left this session; if that one lives, one of the two meets the other at a beat.
+        """
+        if resume:
+            self._beat = await self._left_off()
         had_parent = await self._parent_there()
-        before, _ = await self._collections()
-        self._collection = before
+        self._collection = (await list_collections(self._destination)).newest
         await self._create_beat()
         has_parent = had_parent and await self._parent_there()
-        self._collection, collecting = await self._collections()
-        return Begun(has_parent, collecting, self._collection)
+        newest, avoided = await packs_to_avoid(self._keyring, self._destination)
+        if newest > self._collection:
+            self._collection = newest
+            self._beat += 1
+            await self._create_beat()
+        return Begun(has_parent, avoided)
 
     async def beat(self) -> None:
-        """One more sign of life; ``Fenced`` if somebody else beats under this id."""
+        """One more sign of life; ``Fenced`` if somebody else beats under this id.
+
+        A collection that has come up is accepted if nothing that it condemned is relied on. Else the collector waits for the session's end.
+        """
+        newest, avoided = await packs_to_avoid(self._keyring, self._destination)
+        if newest > self._collection and not self.relies_on(avoided):
+            self._collection = newest
         self._beat += 1
-        newest, _ = await self._collections()
-        self._collection = max(self._collection, newest)
         await self._create_beat()
 
     async def beat_forever(self, interval: float = BEAT_SECONDS) -> None:
@@ -93,15 +107,31 @@ class Session:
     async def end(self, outcome: str, commit: bytes | None = None) -> None:
         """Decides how the session ended; with ``committed``, creates the commit's copy under ``snapshots/`` too.
 
+        A commit is preceded by one more beat: a clone that has beaten since it was made meets the other one there. And it counts only if the
+        first beat is still there after it: the objects of a session that was fenced long ago are gone, and then its end could be created anew.
+
         Raises:
             Fenced: somebody else has decided already. DestinationError: as the destination raises it.
         """
-        described = objects.EndObject(self._id, outcome, objects.now(), None if commit is None else objects.pack_commit(commit))  # type: ignore[arg-type]
+        if commit is not None:
+            await self.beat()
         key = names.session_end(self._id)
+        sealed = None if commit is None else objects.pack_commit(commit)
+        described = objects.EndObject(self._id, outcome, objects.now(), sealed, self._beat)  # type: ignore[arg-type]
         await self._create(key, self._keyring.seal("end", key, objects.encode(described)))
         if commit is not None:
+            if not await is_there(self._destination, names.beat(self._id, 0)):
+                raise Fenced(f"{self._destination.name}: session {self._id} was given up and tidied away by a prune; run the export again")
             await create_checked(self._destination, names.snapshot(self._id), commit)
             self.bytes_sent += len(commit)
+
+    async def _left_off(self) -> int:
+        """The number of the next beat. ``Fenced`` if the session has ended."""
+        key = names.session_end(self._id)
+        if await is_there(self._destination, key):
+            raise Fenced(f"{self._destination.name}: session {self._id} has ended already")
+        beats = [names.parse_session(info.key) async for info in self._destination.list(f"{names.SESSIONS}{self._id}/")]
+        return max((int(parsed[1]) + 1 for parsed in beats if parsed and parsed[1] != names.END), default=0)
 
     async def _create_beat(self) -> None:
         parent = self._parent
@@ -111,9 +141,7 @@ class Session:
             volume=self._volume,
             at=objects.now(),
             nonce=secrets.token_hex(16),
-            parent=parent.id if parent else None,
-            ids=objects.root_object(parent.roots.ids) if parent else None,
-            places=objects.root_object(parent.roots.places) if parent else None,
+            parent=objects.pin_object(parent) if parent else None,
             collection=self._collection,
         )
         key = names.beat(self._id, self._beat)
@@ -131,20 +159,20 @@ class Session:
         except (ObjectNotFound, ObjectDamaged):
             return False
 
-    async def _collections(self) -> tuple[int, bool]:
-        """(newest collection or 0, whether one is under way)."""
-        seen: dict[int, set[str]] = {}
-        async for info in self._destination.list(names.COLLECT):
-            match = _COLLECTION.fullmatch(info.key)
-            if match:
-                seen.setdefault(int(match[1]), set()).add(match[2])
-        return max(seen, default=0), any("done" not in states for states in seen.values())
+
+async def fence(keyring: _core.Keyring, destination: Destination, session_id: str) -> None:
+    """Ends somebody's session that has gone silent, unless it has ended by itself."""
+    key = names.session_end(session_id)
+    described = objects.EndObject(session_id, "fenced", objects.now())
+    await destination.create(key, keyring.seal("end", key, objects.encode(described)))
 
 
 async def finish_commits(
     keyring: _core.Keyring, destination: Destination, on_damage: Callable[[str, str], object] | None = None
 ) -> list[str]:
     """Creates the copies under ``snapshots/`` that killed writers did not come to; returns the ids of those snapshots.
+
+    An end counts only while the first beat of its session is there (see ``Session.end``).
 
     Arguments:
         on_damage: called with the key and the reason for an end that cannot be read.
@@ -163,18 +191,28 @@ async def finish_commits(
         key = names.session_end(session_id)
         try:
             payload = await read_object(keyring, destination, "end", key, objects.END_LIMIT)
-            commit = _decided_commit(keyring, payload, session_id, destination.name)
+            commit = decided_commit(keyring, payload, session_id, destination.name)
         except (ObjectDamaged, ObjectNotFound) as error:
             if on_damage is not None:
                 on_damage(key, str(error))
             continue
-        if commit is not None:
+        if commit is not None and await is_there(destination, names.beat(session_id, 0)):
             await create_checked(destination, names.snapshot(session_id), commit)
             finished.append(session_id)
     return finished
 
 
-def _decided_commit(keyring: _core.Keyring, payload: bytes, session_id: str, where: str) -> bytes | None:
+async def is_there(destination: Destination, key: str) -> bool:
+    """Whether an object exists."""
+    try:
+        await destination.read_tail(key, 0)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def decided_commit(keyring: _core.Keyring, payload: bytes, session_id: str, where: str) -> bytes | None:
+    """The whole commit object in the payload of a session's end, checked; None if the session ended without one."""
     end = objects.decode(objects.EndObject, payload, names.session_end(session_id))
     if end.session != session_id or end.outcome != "committed" or end.commit is None:
         return None

@@ -1,13 +1,15 @@
 //! Where a block lies, by the first 16 bytes of its keyed id: mapped sorted segments, and what was added in memory.
 
 mod filter;
+mod merge;
 pub mod segment;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use segment::{Prefix, Segment, build, prefix};
+pub use merge::{NewSegment, fitting, merge_segments, seal_plain};
+pub use segment::{Prefix, Segment, SegmentEntries, build, prefix};
 
 use self::filter::Filter;
 use crate::bytes::Id;
@@ -44,6 +46,25 @@ struct Loaded {
     bytes: Bytes,
     segment: Segment,
     usable: Vec<bool>,
+}
+
+/// One segment, to be walked.
+#[derive(Clone)]
+pub struct View<'a> {
+    bytes: &'a [u8],
+    segment: &'a Segment,
+}
+
+impl<'a> View<'a> {
+    /// The packs it names, in the order of their numbers.
+    pub fn packs(&self) -> impl Iterator<Item = Id> + use<'a> {
+        self.segment.packs(self.bytes).map(|(id, _)| id)
+    }
+
+    /// Its entries in ascending order of their prefixes.
+    pub fn entries(&self) -> SegmentEntries<'a> {
+        self.segment.walk(self.bytes)
+    }
 }
 
 #[derive(Default)]
@@ -155,6 +176,12 @@ impl Index {
         self.read().usable.contains(pack)
     }
 
+    /// Whether all of those packs count.
+    pub fn all_usable(&self, mut packs: impl Iterator<Item = Id>) -> bool {
+        let inner = self.read();
+        packs.all(|pack| inner.usable.contains(&pack))
+    }
+
     /// A usable place of that block.
     pub fn find(&self, id: &Id) -> Option<Place> {
         self.find_where(id, |_| true)
@@ -178,6 +205,14 @@ impl Index {
                 .copied()
                 .filter(|place| inner.usable.contains(&place.pack) && accept(place))
         })
+    }
+
+    /// Hands all segments to `look`, mapped and held, but not what `add_pack` added; none is added meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&[View<'_>]) -> T) -> T {
+        let inner = self.read();
+        let views: Vec<View<'_>> =
+            inner.segments.iter().map(|it| View { bytes: it.bytes.get(), segment: &it.segment }).collect();
+        look(&views)
     }
 
     /// How many entries there are.

@@ -41,18 +41,41 @@ pub fn prefix(id: &Id) -> Prefix {
     out
 }
 
+/// A pack as a segment names it, and where its blocks lie.
+pub struct Row {
+    /// The pack's id.
+    pub pack: Id,
+    /// Its size in bytes.
+    pub size: u64,
+    /// (prefix, offset, length) of its blocks' records.
+    pub entries: Vec<(Prefix, u32, u32)>,
+}
+
 /// Builds the plain bytes of a segment of those packs.
 pub fn build(packs: &[IndexedPack], replaces: &[Id]) -> Vec<u8> {
-    let mut entries: Vec<[u8; ENTRY]> = packs
+    let rows: Vec<Row> = packs
+        .iter()
+        .map(|pack| {
+            let blocks = pack.entries.iter().filter(|entry| entry.kind == RecordKind::Block);
+            let entries = blocks.map(|entry| (prefix(&entry.id), entry.offset, entry.length)).collect();
+            Row { pack: pack.id, size: pack.size, entries }
+        })
+        .collect();
+    build_rows(&rows, replaces)
+}
+
+/// As `build`.
+pub fn build_rows(rows: &[Row], replaces: &[Id]) -> Vec<u8> {
+    let mut entries: Vec<[u8; ENTRY]> = rows
         .iter()
         .zip(0u32..)
-        .flat_map(|(pack, ordinal)| {
-            pack.entries.iter().filter(|entry| entry.kind == RecordKind::Block).map(move |entry| {
+        .flat_map(|(row, ordinal)| {
+            row.entries.iter().map(move |(prefix, offset, length)| {
                 let mut out = [0; ENTRY];
-                out[..16].copy_from_slice(&entry.id[..16]);
+                out[..16].copy_from_slice(prefix);
                 out[16..20].copy_from_slice(&ordinal.to_le_bytes());
-                out[20..24].copy_from_slice(&entry.offset.to_le_bytes());
-                out[24..].copy_from_slice(&entry.length.to_le_bytes());
+                out[20..24].copy_from_slice(&offset.to_le_bytes());
+                out[24..].copy_from_slice(&length.to_le_bytes());
                 out
             })
         })
@@ -61,15 +84,15 @@ pub fn build(packs: &[IndexedPack], replaces: &[Id]) -> Vec<u8> {
     let bits = (entries.len() / SHARING).checked_ilog2().unwrap_or(0).min(MAX_BITS);
     let mut out = Vec::new();
     out.extend_from_slice(&segment_magic());
-    out.extend_from_slice(&(packs.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(rows.len() as u32).to_le_bytes());
     out.extend_from_slice(&(replaces.len() as u32).to_le_bytes());
     out.extend_from_slice(&(entries.len() as u64).to_le_bytes());
     out.extend_from_slice(&bits.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend(replaces.iter().flatten());
-    for pack in packs {
-        out.extend_from_slice(&pack.id);
-        out.extend_from_slice(&pack.size.to_le_bytes());
+    for row in rows {
+        out.extend_from_slice(&row.pack);
+        out.extend_from_slice(&row.size.to_le_bytes());
     }
     for value in 0..=(1u32 << bits) {
         let before = entries.partition_point(|entry| u64::from(leading(entry, bits)) < u64::from(value));
@@ -78,6 +101,12 @@ pub fn build(packs: &[IndexedPack], replaces: &[Id]) -> Vec<u8> {
     out.extend(entries.iter().flatten());
     let hash = blake3::hash(&out);
     out.extend_from_slice(hash.as_bytes());
+    out
+}
+
+fn prefix_of(entry: &[u8]) -> Prefix {
+    let mut out = [0; 16];
+    out.copy_from_slice(&entry[..16]);
     out
 }
 
@@ -156,11 +185,39 @@ impl Segment {
 
     /// The prefixes of its entries.
     pub fn prefixes<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Prefix> + use<'a> {
-        bytes[self.entries_at..self.entries_at + self.entries * ENTRY].chunks_exact(ENTRY).map(|entry| {
-            let mut out = [0; 16];
-            out.copy_from_slice(&entry[..16]);
-            out
+        bytes[self.entries_at..self.entries_at + self.entries * ENTRY].chunks_exact(ENTRY).map(prefix_of)
+    }
+
+    /// The ids of the segments that this one replaces.
+    pub fn replaces<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Id> + use<'a> {
+        bytes[HEAD..self.packs_at].chunks_exact(32).map(|chunk| {
+            let mut id = [0; 32];
+            id.copy_from_slice(chunk);
+            id
         })
+    }
+
+    /// The packs that `keep` takes, with their entries; an entry that no pack can have is an error.
+    pub fn rows(&self, bytes: &[u8], mut keep: impl FnMut(&Id) -> bool) -> Result<Vec<Row>> {
+        let mut rows: Vec<Option<Row>> = self
+            .packs(bytes)
+            .map(|(pack, size)| keep(&pack).then(|| Row { pack, size, entries: Vec::new() }))
+            .collect();
+        for number in 0..self.entries {
+            let entry = self.entry(bytes, number);
+            let Some((ordinal, place)) = self.place(bytes, entry) else {
+                return damaged("an index segment with an entry that no pack can have");
+            };
+            if let Some(Some(row)) = rows.get_mut(ordinal) {
+                row.entries.push((prefix_of(entry), place.offset, place.length));
+            }
+        }
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// All of its entries, in order.
+    pub fn walk<'a>(&self, bytes: &'a [u8]) -> SegmentEntries<'a> {
+        SegmentEntries(bytes[self.entries_at..self.entries_at + self.entries * ENTRY].chunks_exact(ENTRY))
     }
 
     /// How many entries come before that value of the leading bits.
@@ -209,6 +266,18 @@ impl Segment {
         let at = (ordinal < self.packs).then(|| self.packs_at + ordinal * PACK)?;
         let pack = Reader::new(bytes.get(at..)?).array().ok()?;
         Some((ordinal, Place::checked(pack, offset, length).ok()?))
+    }
+}
+
+/// Walks a segment: (prefix, number of the pack in the segment's own list, offset, length).
+pub struct SegmentEntries<'a>(std::slice::ChunksExact<'a, u8>);
+
+impl Iterator for SegmentEntries<'_> {
+    type Item = (Prefix, u32, u32, u32);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut reader = Reader::new(self.0.next()?);
+        Some((reader.array().ok()?, reader.u32().ok()?, reader.u32().ok()?, reader.u32().ok()?))
     }
 }
 

@@ -1,21 +1,21 @@
 //! The index, and the segments it is made of.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::identity::PyKeyring;
+use super::keys::PyKeyring;
 use super::{PyFetch, fetch, split_ids};
 use crate::bytes::Id;
 use crate::error::Error;
-use crate::index::{Index, IndexedPack};
+use crate::index::{Index, IndexedPack, NewSegment};
 use crate::outside::SharedBytes;
 use crate::pack::{Tail, read_tail};
-use crate::packer::{NewSegment, seal_segments};
+use crate::packer::seal_segments;
 
 /// A new index segment.
 #[pyclass(frozen, name = "Segment", module = "snapferry._core")]
@@ -90,6 +90,11 @@ impl PyIndex {
         self.0.is_usable(&pack)
     }
 
+    fn all_usable(&self, py: Python<'_>, packs: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let packs = SharedBytes::get(packs)?;
+        Ok(py.detach(|| Ok::<_, Error>(self.0.all_usable(split_ids(packs.bytes())?)))?)
+    }
+
     fn added(&self, py: Python<'_>, keyring: &PyKeyring) -> PyResult<Vec<PySegment>> {
         let segments = py.detach(|| seal_segments(&keyring.0, &self.0.added()))?;
         Ok(segments.into_iter().map(PySegment).collect())
@@ -104,7 +109,24 @@ impl PyIndex {
     }
 }
 
+#[pyfunction]
+fn merge_segments(
+    py: Python<'_>,
+    keyring: &PyKeyring,
+    paths: Vec<PathBuf>,
+    drop_packs: &Bound<'_, PyAny>,
+) -> PyResult<Vec<PySegment>> {
+    let drop_packs = SharedBytes::get(drop_packs)?;
+    let segments = py.detach(|| {
+        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let drop_packs: HashSet<Id> = split_ids(drop_packs.bytes())?.collect();
+        crate::index::merge_segments(&keyring.0, &paths, &drop_packs)
+    })?;
+    Ok(segments.into_iter().map(PySegment).collect())
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PySegment>()?;
-    module.add_class::<PyIndex>()
+    module.add_class::<PyIndex>()?;
+    module.add_function(wrap_pyfunction!(merge_segments, module)?)
 }

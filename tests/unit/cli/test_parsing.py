@@ -73,7 +73,6 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         ["export", "a", "--placement", "spread"],
         ["export", "a", "--to", "nowhere"],
         ["restore", "a"],
-        ["restore", "a", "-"],
         ["restore", "a", "b", "--from", "nowhere"],
         ["restore", "a", "b", "--range", "5"],
         ["restore", "a", "b", "--range", "2MiB-1MiB"],

@@ -13,8 +13,6 @@ from snapferry.catalog import Catalog
 from snapferry.engine import Repository
 from snapferry.errors import DestinationUnreachable, SnapshotNotFound
 from snapferry.repository import names, objects
-from snapferry.repository.keyfile import read_key_file
-from snapferry.repository.opening import open_members
 from snapferry.testing.faults import FailsNth
 from snapferry.testing.sources import MemorySource
 from snapferry.transport.wrapper import Wrapper
@@ -48,15 +46,14 @@ async def export(repository: Repository, data: bytes, name: str = "v") -> Export
 
 async def multiply(lab: Lab, count: int) -> None:
     """More snapshots of other volumes and of this one, as good as any, made without exports."""
-    places = {name: await lab._open(name, "") for name in lab.names}
-    members = await open_members(places, read_key_file(lab.config.repository.key_file), expected_id=None)
+    keyring = await lab.keyring()
     key = names.snapshot(lab.id)
-    commit = objects.parse_commit(members.keyring.open("commit", key, lab.stores["near"][key]), lab.id)
+    commit = objects.parse_commit(keyring.open("commit", key, lab.stores["near"][key]), lab.id)
     for number in range(count):
         copy = replace(commit, id=names.new_id(), volume="v" if number % 2 else f"w{number % 7}", generation=number + 2)
         key = names.snapshot(copy.id)
         for store in lab.stores.values():
-            store[key] = members.keyring.seal("commit", key, objects.commit_payload(copy))
+            store[key] = keyring.seal("commit", key, objects.commit_payload(copy))
 
 
 async def test_what_is_read_does_not_grow_with_the_snapshots(lab: Lab) -> None:
@@ -185,9 +182,9 @@ async def test_what_was_forgotten_is_no_roll_back_even_when_its_note_is_gone(lab
 
 async def forget(lab: Lab, snapshot_id: str, name: str, *, remove: bool = True) -> None:
     """As a forget would leave it, or stop half-way."""
-    members = await open_members({name: await lab._open(name, "")}, read_key_file(lab.config.repository.key_file), expected_id=None)
+    keyring = await lab.keyring()
     key = names.forgotten(snapshot_id)
-    lab.stores[name][key] = members.keyring.seal("forgotten", key, b"{}")
+    lab.stores[name][key] = keyring.seal("forgotten", key, b"{}")
     if remove:
         lab.stores[name].pop(names.snapshot(snapshot_id), None)
 
