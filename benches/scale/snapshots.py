@@ -111,6 +111,14 @@ def volume(number: int) -> str:
     return f"vm-{number:04}/root"
 
 
+async def _keyring(near: Path, key_file: Path) -> _core.Keyring:
+    place = await FileDestination.open("near", str(near), writable=False)
+    try:
+        return (await open_members({"near": place}, read_key_file(key_file), expected_id=None)).keyring
+    finally:
+        await place.close()
+
+
 def _copy(commit: Snapshot, number: int, volumes: int) -> Snapshot:
     return replace(
         commit,

@@ -41,8 +41,8 @@ from snapferry.testing.http_faults import (
     RewritesHead,
     ShortensBody,
     s3_error,
-    with_header,
 )
+from snapferry.testing.http_wire import with_header
 from snapferry.transport import RetryPolicy, with_retry
 from tests.support import s3_servers
 from tests.support.s3_servers import Server

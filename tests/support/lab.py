@@ -102,6 +102,11 @@ class Lab:
         """All places from the usual machine, or those of these names from a blank one."""
         return open_repository(self.machine(*names, **how) if names or how else self.config)
 
+    async def keyring(self) -> _core.Keyring:
+        """What opens and seals its objects, for tests that read or forge them."""
+        places = {name: MemoryDestination(name, self.stores[name]) for name in self.names}
+        return (await open_members(places, read_key_file(self._key_file), expected_id=self._repository_id)).keyring
+
     async def contents(self, repository: Repository, snapshot: str, **how: Any) -> bytes:
         """The whole volume of a snapshot."""
         async with repository.open_snapshot(snapshot, **how) as reader:

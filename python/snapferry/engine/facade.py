@@ -385,6 +385,7 @@ class Repository:
             ConfigurationError: nothing is named and the policy is empty. SnapshotNotFound: as ``restore``. DestinationError: none can be used.
         """
         membership, memory = self._both
+        membership.check_reads()
         forgetting = Forgetting(membership, memory, self._finder, self._names(destinations))
         return await forgetting.run(snapshots, policy, dry_run=dry_run)
 
@@ -413,7 +414,9 @@ class Repository:
         wanted = self._names(destinations)
         complete = len(wanted) == len(self._config.destinations)
         plan = PrunePlan(max_unused, lease, complete, dry_run)
-        return await prune(self._membership, wanted, plan, exclusive=exclusive)
+        membership, memory = self._both
+        membership.check_reads()
+        return await prune(membership, memory, wanted, plan, exclusive=exclusive)
 
     async def rebuild(self, on_progress: ProgressCallback | None = None) -> None:
         """Makes the catalog, the index and the cache anew from the destinations, and index segments that are missing there."""

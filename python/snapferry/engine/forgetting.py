@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import NamedTuple
 
+from snapferry.destination import Destination
 from snapferry.engine.finding import Finder
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
-from snapferry.engine.pruning import freed_without
+from snapferry.engine.pruning import freed_without, open_finished
 from snapferry.errors import ConfigurationError, SnapferryError, SnapshotNotFound
 from snapferry.lifecycle.retention import RetentionPolicy, decide
 from snapferry.repository import objects
@@ -55,16 +56,19 @@ class Forgetting:
             raise ConfigurationError("say which snapshots are to be forgotten, or what to keep (--keep-last 7, say)")
         if policy is not None and not policy:
             raise ConfigurationError("the policy keeps nothing by name, number or age; give at least one --keep rule")
-        survey = await self._finder.survey()
-        failed = {**self._membership.members.failures, **survey.failures}
-        self._failures = {name: failed[name] for name in self._wanted if name in failed}
-        if not set(self._wanted) - self._failures.keys():
-            raise combined("nothing can be forgotten", self._failures)
-        going = await self._named(survey, references) if policy is None else self._by_policy(survey, references, policy)
-        if dry_run:
-            forgotten = tuple(item.result(item.where) for item in going)
-            return ForgetResult(forgotten, self._kept, self._failures, await self._freed(going), dry_run=True)
-        return ForgetResult(await self._forget(going), self._kept, self._failures)
+        async with AsyncExitStack() as stack:
+            # Before anything is listed: a commit that was decided and has no copy yet is not seen, and would come back.
+            opened, failures = ({}, {}) if dry_run else await open_finished(self._membership, self._wanted, stack)
+            survey = await self._finder.survey()
+            failed = {**self._membership.members.failures, **survey.failures, **failures}
+            self._failures = {name: failed[name] for name in self._wanted if name in failed}
+            if not set(self._wanted) - self._failures.keys():
+                raise combined("nothing can be forgotten", self._failures)
+            going = await self._named(survey, references) if policy is None else self._by_policy(survey, references, policy)
+            if dry_run:
+                forgotten = tuple(item.result(item.where) for item in going)
+                return ForgetResult(forgotten, self._kept, self._failures, await self._freed(going), dry_run=True)
+            return ForgetResult(await self._forget(going, opened), self._kept, self._failures)
 
     async def _named(self, survey: Survey, references: Sequence[str]) -> list[_Going]:
         """Just these snapshots. A volume's name alone would mean its latest, which nobody means to lose by that."""
@@ -107,29 +111,23 @@ class Forgetting:
     def _usable(self, names: Iterable[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name in self._wanted and name not in self._failures)
 
-    async def _forget(self, going: Sequence[_Going]) -> tuple[Forgotten, ...]:
+    async def _forget(self, going: Sequence[_Going], opened: Mapping[str, Destination]) -> tuple[Forgotten, ...]:
         keyring = self._membership.members.keyring
+
+        async def one(name: str, snapshot: str) -> SnapferryError | None:
+            try:
+                await forget_at(keyring, opened[name], snapshot)
+            except SnapferryError as error:
+                return error
+            return None
+
         done: list[Forgotten] = []
-        async with AsyncExitStack() as stack:
-            opened, failures = await self._membership.writable([name for name in self._wanted if name not in self._failures], stack)
-            self._failures.update(failures)
-
-            async def one(name: str, snapshot: str) -> SnapferryError | None:
-                try:
-                    await forget_at(keyring, opened[name], snapshot)
-                except SnapferryError as error:
-                    return error
-                return None
-
-            for item in going:
-                there = [name for name in item.where if name in opened]
-                errors = dict(zip(there, await together(one(name, item.id) for name in there), strict=True))
-                good = tuple(name for name, error in errors.items() if error is None)
-                if there:
-                    await self._memory.note_forgotten(item.id, good)
-                    done.append(item.result(good, {name: error for name, error in errors.items() if error is not None}))
-        if not done and self._failures and any(item.where for item in going):
-            raise combined("nothing was forgotten", self._failures)
+        for item in going:
+            errors = dict(zip(item.where, await together(one(name, item.id) for name in item.where), strict=True))
+            good = tuple(name for name, error in errors.items() if error is None)
+            if item.where:
+                await self._memory.note_forgotten(item.id, good)
+                done.append(item.result(good, {name: error for name, error in errors.items() if error is not None}))
         return tuple(done)
 
     async def _freed(self, going: Sequence[_Going]) -> dict[str, int]:

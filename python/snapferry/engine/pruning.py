@@ -9,15 +9,17 @@ from dataclasses import replace
 
 from snapferry.destination import Destination
 from snapferry.engine.membership import Membership
+from snapferry.engine.memory import Memory
 from snapferry.errors import ConfigurationError, SnapferryError
 from snapferry.lifecycle.prune import Prune, PrunePlan
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import together
 from snapferry.repository.sessions import finish_commits
+from snapferry.repository.slot_keeping import bring
 from snapferry.types import PruneResult
 
 
-async def prune(membership: Membership, wanted: Sequence[str], plan: PrunePlan, *, exclusive: bool) -> PruneResult:
+async def prune(membership: Membership, memory: Memory, wanted: Sequence[str], plan: PrunePlan, *, exclusive: bool) -> PruneResult:
     """Prunes at the destinations of the names ``wanted``; see ``Repository.prune``."""
     if not 0 <= plan.max_unused <= 1:
         raise ConfigurationError(f"{plan.max_unused:.0%} unused is no share of what stays")
@@ -31,11 +33,19 @@ async def prune(membership: Membership, wanted: Sequence[str], plan: PrunePlan, 
                     " see that nothing else uses the repository, and say --exclusive"
                 )
                 del opened[name]
+        tools = membership.tools
+        if not plan.dry_run:
+            # The epoch of packs that are made is fixed here: the destinations that take part hold the slots of this one.
+            keyring, refused = await bring(membership.members, opened)
+            failures.update(refused)
+            opened = {name: destination for name, destination in opened.items() if name not in refused}
+            tools = replace(tools, keyring=keyring)
         if not opened:
             raise combined("nothing can be pruned", failures)
         plan = replace(plan, complete=plan.complete and not failures)
         others = {name: replica for name, replica in membership.replicas.items() if name not in opened}
-        result = await Prune(plan, opened, membership.cache, membership.tools, others=others).run()
+        bad = await memory.bad_packs()
+        result = await Prune(plan, opened, membership.cache, tools, known_bad=bad, others=others).run()
     return PruneResult(result.destinations, {**failures, **result.failures}, result.seconds, result.dry_run)
 
 
@@ -51,10 +61,17 @@ async def freed_without(membership: Membership, without: Mapping[str, AbstractSe
 async def _open(
     membership: Membership, wanted: Sequence[str], plan: PrunePlan, stack: AsyncExitStack
 ) -> tuple[dict[str, Destination], dict[str, BaseException]]:
-    """The destinations that can take part; a dry run only reads them. Commits that killed writers left half done are finished first."""
+    """The destinations that can take part; a dry run only reads them."""
     if plan.dry_run:
         failures: dict[str, BaseException] = {name: error for name, error in membership.members.failures.items() if name in wanted}
         return {name: membership.replicas[name] for name in wanted if name not in failures}, failures
+    return await open_finished(membership, wanted, stack)
+
+
+async def open_finished(
+    membership: Membership, wanted: Sequence[str], stack: AsyncExitStack
+) -> tuple[dict[str, Destination], dict[str, BaseException]]:
+    """Those of the ``wanted`` names that can be written to, where every commit that was decided has its copy; and why not the others."""
     opened, failures = await membership.writable(wanted, stack)
 
     async def finish(destination: Destination) -> SnapferryError | None:

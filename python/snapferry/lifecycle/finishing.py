@@ -6,13 +6,15 @@ Anybody may do that, whoever opened it, and several side by side: what is delete
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
 from snapferry import _core
 from snapferry.destination import Destination
-from snapferry.errors import DamageError, ObjectNotFound
+from snapferry.errors import DamageError, ObjectDamaged, ObjectNotFound
 from snapferry.lifecycle.deleting import SegmentSweep, delete_all, delete_packs
 from snapferry.lifecycle.waiting import Waiting
 from snapferry.pipeline.marking import mark
@@ -24,6 +26,8 @@ from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.presence import list_presence
 from snapferry.repository.reached import Reached, Tree, list_reached
 
+logger = logging.getLogger("snapferry")
+
 
 @dataclass(frozen=True, slots=True)
 class Collecting:
@@ -32,6 +36,7 @@ class Collecting:
     Attributes:
         replicas: destinations to read manifest pages from.
         lease: seconds without a beat after which a session is ended.
+        known_bad: packs that were found broken there: nothing is kept in them.
         scratch: an existing directory for files that are needed meanwhile.
     """
 
@@ -40,13 +45,15 @@ class Collecting:
     cache: IndexCache
     tools: Tools
     lease: float
+    known_bad: AbstractSet[bytes]
     scratch: Path
 
     async def take_over(self) -> None:
-        """Finishes the collection that somebody left open, if there is one."""
-        found = await list_collections(self.destination)
-        if found.open:
-            await self.finish(await read_condemned(self.tools.keyring, self.destination, found.newest), frozenset())
+        """Finishes the collection that somebody left open, if there is one, and ends sessions that are long dead."""
+        left = await left_open(self.tools.keyring, self.destination)
+        if left is not None:
+            await self.finish(left, frozenset())
+        await Waiting(self.tools.keyring, self.destination, 0, self.lease).end_long_dead()
 
     async def finish(self, condemned: Condemned, known: frozenset[Tree]) -> None:
         """Deletes what was condemned and is not needed after all.
@@ -89,6 +96,7 @@ class Collecting:
         loaded = await self.cache.load(where, presence)
         await store_added(loaded, {}, self.cache, self.tools)
         presence.drop_misfits(dict(loaded.index.packs()))
+        presence.drop({self.destination.name: self.known_bad})
         return await still_needed(marker, loaded.index, presence.packs[self.destination.name], condemned, self.destination.name, self.tools)
 
     async def _tidy(self, number: int, reached: Reached) -> None:
@@ -96,15 +104,37 @@ class Collecting:
         found = await list_collections(self.destination)
         ended = reached.half_removed
         if number - 1 in found.keys:
-            with contextlib.suppress(ObjectNotFound):  # Another collector was here first.
+            with contextlib.suppress(
+                ObjectNotFound, ObjectDamaged
+            ):  # Another collector was here first; or it is torn, and its sessions stay.
                 ended |= (await read_condemned(self.tools.keyring, self.destination, number - 1)).ended
         for session in sorted(ended & reached.ended.keys()):
             # Its end holds the commit: it goes only where the commit has its copy, or is not wanted.
-            if session in reached.copies or session in reached.notes or session in reached.uncommitted:
+            kept = reached.copies | reached.notes
+            if session in kept or reached.made.get(session) in kept or session in reached.uncommitted:
                 for key in reached.ended[session]:
                     await self.destination.delete(key)
         await delete_all(self.destination, [names.snapshot(snapshot) for snapshot in sorted(reached.copies & reached.notes)])
         await delete_all(self.destination, [key for older in sorted(found.keys) if older < number for key in found.keys[older]])
+
+
+async def left_open(keyring: _core.Keyring, destination: Destination) -> Condemned | None:
+    """The collection that is open at a destination.
+
+    None also for one of which nobody can tell any more what it condemned or deletes: it is void, and the next number takes its place.
+    Whoever still works at it finds that out before the next batch of deletes.
+    """
+    found = await list_collections(destination)
+    if not found.open:
+        return None
+    try:
+        condemned = await read_condemned(keyring, destination, found.newest)
+        if names.DELETE in found.parts:
+            await read_delete(keyring, destination, found.newest)
+    except (ObjectDamaged, ObjectNotFound) as error:
+        logger.warning("%s: collection %d is passed over: %s", destination.name, found.newest, error)
+        return None
+    return condemned
 
 
 async def still_needed(

@@ -19,7 +19,7 @@ from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import Fenced, SnapferryError
 from snapferry.lifecycle.collection import Decision, PackUse, decide
-from snapferry.lifecycle.finishing import Collecting, still_needed, unknown_need
+from snapferry.lifecycle.finishing import Collecting, left_open, still_needed, unknown_need
 from snapferry.lifecycle.waiting import LEASE_SECONDS
 from snapferry.pipeline.marking import mark
 from snapferry.pipeline.rebuild import store_added
@@ -84,6 +84,7 @@ class Prune:
     """One run of one prune at ``destinations``, open for writing unless it is a dry run.
 
     Arguments:
+        known_bad: by destination, packs that were found broken there: nothing is kept in them, and they stay for a repair.
         others: destinations that do not take part; only their packs are listed.
         without: by destination, ids of snapshots that a dry run takes for forgotten.
     """
@@ -95,12 +96,14 @@ class Prune:
         cache: IndexCache,
         tools: Tools,
         *,
+        known_bad: Mapping[str, AbstractSet[bytes]] | None = None,
         others: Mapping[str, Destination] | None = None,
         without: Mapping[str, AbstractSet[str]] | None = None,
     ) -> None:
         self._plan = plan
         self._without = (without or {}) if plan.dry_run else {}
         self._all = dict(destinations)
+        self._known_bad = known_bad or {}
         self._others = dict(others or {})
         self._cache = cache
         self._tools = tools
@@ -167,6 +170,8 @@ class Prune:
     async def _list(self, here: _Round, name: str) -> None:
         destination = here.destinations[name]
         found = await list_collections(destination)
+        if not self._plan.dry_run and await left_open(self._tools.keyring, destination) is not None:
+            raise Taken  # Two must never be open at once.
         here.newest[name] = found.newest
         reached = await list_reached(self._tools.keyring, destination)
         gone = self._without.get(name, frozenset())
@@ -183,6 +188,7 @@ class Prune:
         loaded = await self._cache.load(here.destinations, presence)
         await store_added(loaded, {} if self._plan.dry_run else here.destinations, self._cache, tools)
         presence.drop_misfits(dict(loaded.index.packs()))
+        presence.drop(self._known_bad)
         elsewhere = await list_presence(self._others)
         # What everybody has is kept rather than a copy that an interrupted prune left at one place: so that one can heal the other.
         common = Presence({**presence.packs, **elsewhere.packs})
@@ -253,7 +259,8 @@ class Prune:
     def _collecting(self, here: _Round, name: str, scratch: Path) -> Collecting:
         place = scratch / name
         place.mkdir(exist_ok=True)
-        return Collecting(here.destinations[name], dict(here.destinations), self._cache, self._tools, self._plan.lease, place)
+        bad = self._known_bad.get(name, frozenset())
+        return Collecting(here.destinations[name], dict(here.destinations), self._cache, self._tools, self._plan.lease, bad, place)
 
 
 def _pruned(name: str, decision: Decision) -> Pruned:

@@ -50,6 +50,13 @@ class Waiting:
     _seen: dict[str, _Watched] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
 
+    async def end_long_dead(self) -> None:
+        """Ends the sessions that by their own clocks were last alive long ago: what they have pinned must not stand in the way."""
+        reached = await list_reached(self.keyring, self.destination)
+        for session in reached.live:
+            if self._long_dead(session):
+                await fence(self.keyring, self.destination, session.id)
+
     async def until_known(self, known: frozenset[Tree]) -> Reached:
         """Waits until every session has ended or accepted the collection; returns a listing made after that, in which it shows."""
         while True:
@@ -67,8 +74,7 @@ class Waiting:
             watched = self._seen.get(session.id)
             if watched is None or watched.beat != session.beat:
                 watched = self._seen[session.id] = _Watched(session.beat, self.clock())
-            silent = self.clock() - watched.since >= self.lease or self.wall() - session.at >= _LONG_AGO * self.lease
-            if silent:
+            if self.clock() - watched.since >= self.lease or self._long_dead(session):
                 await fence(self.keyring, self.destination, session.id)
                 ended = True
             elif session.id not in self._told:
@@ -78,3 +84,6 @@ class Waiting:
                     self.destination.name, session.volume, session.id, self.lease,
                 )  # fmt: skip
         return ended
+
+    def _long_dead(self, session: LiveSession) -> bool:
+        return self.wall() - session.at >= _LONG_AGO * self.lease

@@ -90,17 +90,16 @@ class CatchUp:
     async def bring(self, target: Destination) -> None:
         """Copies the snapshot whole, its commit last, unless it was let go there.
 
-        In its own session at the target, as if it were made there, or made on where its writer has left it: a collector must be able to wait for
-        it, or to end it.
+        In a session of its own at the target: a collector must be able to wait for it, or to end it.
 
         Raises:
-            Fenced: somebody else is about it, or a prune has ended it. Else as ``packs`` and ``copy_pack``.
+            Fenced: a prune has ended it. Else as ``packs`` and ``copy_pack``.
         """
         snapshot, keyring = self._snapshot, self._tools.keyring
         if await is_there(target, names.forgotten(snapshot.id)):
             return
-        session = Session(keyring, target, snapshot.id, snapshot.volume, None)
-        begun = await session.begin(resume=True)
+        session = Session(keyring, target, names.new_id(), snapshot.volume, None, brings=snapshot.id)
+        begun = await session.begin()
         presence = await list_presence({target.name: target})
         presence.drop({target.name: begun.avoided})
         await self.packs(target, presence.packs.get(target.name, {}), begun.avoided)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from snapferry import _core
-from snapferry.destination import Destination
+from snapferry.destination import Destination, list_keys
 from snapferry.errors import DestinationError, SnapferryError
 from snapferry.pipeline.convert import open_manifest, split_ids
 from snapferry.pipeline.extents import merged
@@ -106,8 +106,22 @@ class Verification:
             await self._read_packs(name, seen)
             for snapshot in self._held.get(name, []) if seen.bad else []:
                 await self._name_extents(name, snapshot, seen)
+            if any(item.destination == name for item in self._damage):
+                await self._drop_what_went(name)
         except DestinationError as error:
             self._unverified[name] = str(error)
+
+    async def _drop_what_went(self, name: str) -> None:
+        """A prune beside this deletes packs that were listed before, and snapshots are let go: that they are gone is no damage."""
+        destination = self._destinations[name]
+        packs = await being_deleted(self._tools.keyring, destination)
+        left = {names.parse_snapshot(key) for key in await list_keys(destination, names.SNAPSHOTS)}
+        let_go = {names.parse_forgotten(key) for key in await list_keys(destination, names.FORGOTTEN)} - left
+
+        def went(item: Damage) -> bool:
+            return item.destination == name and (names.parse_pack(item.object) in packs or item.snapshot in let_go)
+
+        self._damage = [item for item in self._damage if not went(item)]
 
     async def _structure(self, name: str, snapshot: Snapshot, named: set[bytes], seen: _Seen) -> None:
         """Both trees, read from this destination alone; and every pack that they need, listed with its right size."""

@@ -95,7 +95,7 @@ async def _sessions_and_commits(look: _Look) -> None:
     for snapshot in commits:
         if snapshot not in ended:
             look.bad(names.session_end(snapshot), "missing, though its commit is there", snapshot)
-        missing.setdefault(snapshot, {0})
+            missing.setdefault(snapshot, {0})
     for session, numbers in sorted(missing.items()):
         for number in sorted(numbers):
             look.bad(names.beat(session, number), "missing")
@@ -122,8 +122,9 @@ async def _sessions(look: _Look) -> tuple[dict[str, set[int]], set[str], set[str
         end = None if payload is None else _end(payload, session)
         if end is not None:
             last[session] = end.beat
+            ended.add(end.snapshot or session)
             if end.outcome == "committed":
-                committed.add(session)
+                committed.add(end.snapshot or session)
     missing = {session: set(range(max([*seen, last.get(session, 0)]) + 1)) - seen for session, seen in beats.items()}
     return missing, ended, committed
 

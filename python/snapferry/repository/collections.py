@@ -75,11 +75,9 @@ async def packs_to_avoid(keyring: _core.Keyring, destination: Destination) -> tu
     for attempt in range(_TRIES):
         found = await list_collections(destination)
         try:
-            if not found.newest:
-                return 0, frozenset()
             if found.open:
                 return found.newest, (await read_condemned(keyring, destination, found.newest)).packs
-            return found.newest, await read_delete(keyring, destination, found.newest)
+            return found.newest, await _deleted(keyring, destination, found)
         except ObjectNotFound:
             # A newer one has come and tidied up since it was listed; unless what is listed is not there at all.
             if attempt == _TRIES - 1:
@@ -87,12 +85,22 @@ async def packs_to_avoid(keyring: _core.Keyring, destination: Destination) -> tu
     raise AssertionError("unreachable")
 
 
+async def _deleted(keyring: _core.Keyring, destination: Destination, found: Collections) -> frozenset[bytes]:
+    """What the newest collection, which is done, has deleted. It only guards against deletes that come very late: a torn list guards nothing."""
+    if not found.newest:
+        return frozenset()
+    try:
+        return await read_delete(keyring, destination, found.newest)
+    except ObjectDamaged:
+        return frozenset()
+
+
 async def being_deleted(keyring: _core.Keyring, destination: Destination) -> frozenset[bytes]:
     """The packs that the newest collection has decided to delete, whether or not it has: if they are there, nothing needs them."""
     found = await list_collections(destination)
     try:
         return await read_delete(keyring, destination, found.newest) if names.DELETE in found.parts else frozenset()
-    except ObjectNotFound:
+    except (ObjectNotFound, ObjectDamaged):
         return frozenset()
 
 

@@ -114,6 +114,7 @@ class EndObject(msgspec.Struct, frozen=True):
 
     Attributes:
         commit: the whole commit object, base64.
+        snapshot: whose commit it is, if not that of the session's own snapshot: a session may bring one that others have made.
         beat: the number of the session's last beat, if it ended itself.
     """
 
@@ -122,6 +123,7 @@ class EndObject(msgspec.Struct, frozen=True):
     at: Utc
     commit: str | None = None
     beat: Count = 0
+    snapshot: Hex16 | None = None
 
 
 class ForgottenObject(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +13,7 @@ from snapferry.errors import ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
 from snapferry.repository.sessions import decided_commit
-from snapferry.repository.small import open_object, read_object
+from snapferry.repository.small import read_object
 from snapferry.repository.snapshots import read_commit
 from snapferry.types import Roots
 
@@ -52,13 +53,16 @@ class Reached:
     Attributes:
         trees: of all commits that count, and of all pins.
         ended: by session that has ended, the keys of its objects, the first beat first and ``end`` last.
-        uncommitted: those of them that ended without a commit. half_removed: those of these that somebody has begun to remove.
+        made: by session that ended with a commit, the id of its snapshot, as far as that was looked at: only where it has no copy by the
+            session's own id. uncommitted: those that ended without one. half_removed: those of these that somebody has begun to remove.
         live: the others.
-        copies, notes: ids below ``snapshots/`` and ``forgotten/``.
+        copies: ids below ``snapshots/``. notes: ids below ``forgotten/``, as far as it matters: of what is here or could come back, and
+            only if the note is this repository's.
     """
 
     trees: frozenset[Tree] = frozenset()
     ended: dict[str, list[str]] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
     uncommitted: frozenset[str] = frozenset()
     half_removed: frozenset[str] = frozenset()
     live: list[LiveSession] = field(default_factory=list)
@@ -80,9 +84,11 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
         parsed = names.parse_session(info.key)
         if parsed:
             sessions.setdefault(parsed[0], []).append(parsed[1])
-    notes = {item async for info in destination.list(names.FORGOTTEN) if (item := names.parse_forgotten(info.key))}
+    noted = {item async for info in destination.list(names.FORGOTTEN) if (item := names.parse_forgotten(info.key))}
+    notes = await _good_notes(keyring, destination, noted & (copies | sessions.keys()))
     trees = {tree.snapshot: tree for tree in known}
     found: set[Tree] = set()
+    made: dict[str, str] = {}
     uncommitted: set[str] = set()
     live: list[LiveSession] = []
 
@@ -102,28 +108,30 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
             payload = await read_object(keyring, destination, "end", key, objects.END_LIMIT)
         except ObjectNotFound:
             return  # Removed by another collector since; its commit has its copy.
-        sealed = decided_commit(keyring, payload, session, destination.name)
-        if sealed is None:
+        decided = decided_commit(keyring, payload, session, destination.name)
+        if decided is None:
             uncommitted.add(session)
             return
-        read = objects.parse_commit(open_object(keyring, "commit", names.snapshot(session), sealed, destination.name), session)
-        found.add(Tree(session, read.roots, read.size, read.block_size))
+        made[session] = decided.snapshot
+        if decided.snapshot in noted and await _good_notes(keyring, destination, {decided.snapshot}):
+            notes.add(decided.snapshot)
+            return
+        read = decided.commit
+        found.add(Tree(decided.snapshot, read.roots, read.size, read.block_size))
 
-    async def pin(session: str, beats: list[int]) -> None:
-        newest, read = max(beats), None
-        for number in sorted({min(beats), newest}):
-            try:
-                read = await _beat(keyring, destination, session, number)
-            except ObjectNotFound:
-                return  # It has ended, and was tidied away, since it was listed.
-            except ObjectDamaged:
-                read = None  # It counts as one that accepts nothing and was last heard of long ago; so it will have ended before anything is deleted.
-            if read is not None and read.parent is not None:
-                found.add(Tree(read.parent.snapshot, objects.pinned_roots(read.parent), read.parent.size, read.parent.block_size))
-        if read is None:
+    async def pin(session: str, newest: int) -> None:
+        """What the newest beat pins: a parent that turned out to be gone is pinned no more."""
+        try:
+            beat = await _beat(keyring, destination, session, newest)
+        except ObjectNotFound:
+            return  # It has ended, and was tidied away, since it was listed.
+        except ObjectDamaged:
+            # It accepts nothing and was last heard of long ago; so it will have ended before anything is deleted, whatever it pinned.
             live.append(LiveSession(session, "", newest, 0.0, 0))
-        else:
-            live.append(LiveSession(session, read.volume, newest, read.at.timestamp(), read.collection))
+            return
+        if beat.parent is not None:
+            found.add(Tree(beat.parent.snapshot, objects.pinned_roots(beat.parent), beat.parent.size, beat.parent.block_size))
+        live.append(LiveSession(session, beat.volume, newest, beat.at.timestamp(), beat.collection))
 
     # Without its first beat a session is being tidied away, and nothing else of it counts.
     gone = {session for session, parts in sessions.items() if "0" not in parts}
@@ -131,11 +139,28 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
     uncommitted |= gone
     work: list[Callable[[], Coroutine[None, None, None]]] = [partial(commit, snapshot) for snapshot in sorted(copies - notes)]
     work += [partial(end, session) for session in sorted(ended.keys() - gone - copies - notes)]
-    work += [partial(pin, session, [int(part) for part in parts]) for session, parts in sorted(sessions.items()) if session not in ended]
+    work += [partial(pin, session, max(map(int, parts))) for session, parts in sorted(sessions.items()) if session not in ended]
     for start in range(0, len(work), _AT_ONCE):
         await together(call() for call in work[start : start + _AT_ONCE])
     keys = {session: _keys(session, parts) for session, parts in ended.items()}
-    return Reached(frozenset(found), keys, frozenset(uncommitted), frozenset(gone), live, frozenset(copies), frozenset(notes))
+    return Reached(frozenset(found), keys, made, frozenset(uncommitted), frozenset(gone), live, frozenset(copies), frozenset(notes))
+
+
+async def _good_notes(keyring: _core.Keyring, destination: Destination, ids: AbstractSet[str]) -> set[str]:
+    """Those of the notes that are this repository's: anybody else's, or a torn one, lets nothing go."""
+
+    async def good(snapshot: str) -> str | None:
+        try:
+            await read_object(keyring, destination, "forgotten", names.forgotten(snapshot))
+        except (ObjectDamaged, ObjectNotFound):
+            return None
+        return snapshot
+
+    found: set[str] = set()
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), _AT_ONCE):
+        found |= {snapshot for snapshot in await together(map(good, ordered[start : start + _AT_ONCE])) if snapshot is not None}
+    return found
 
 
 def _keys(session: str, parts: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from snapferry import _core
 from snapferry.destination import Destination, list_keys
@@ -44,37 +45,46 @@ class Session:
         session_id: 32 hex digits; the snapshot's id.
         volume: the volume's name.
         parent: the snapshot to build on, pinned here if it is there.
+        brings: the snapshot that it is to commit, if not its own: one that others have made elsewhere.
 
     Attributes:
         bytes_sent: of the objects it created.
     """
 
-    def __init__(self, keyring: _core.Keyring, destination: Destination, session_id: str, volume: str, parent: Snapshot | None) -> None:
+    def __init__(
+        self,
+        keyring: _core.Keyring,
+        destination: Destination,
+        session_id: str,
+        volume: str,
+        parent: Snapshot | None,
+        brings: str | None = None,
+    ) -> None:
         self._keyring = keyring
         self._destination = destination
         self._id = session_id
         self._volume = volume
         self._parent = parent
+        self._brings = brings
         self._beat = 0
         self._collection = 0
         self.bytes_sent = 0
         self.relies_on: Callable[[frozenset[bytes]], bool] = bool
         """Whether the session relies on any of these packs; on any at all, unless it is told better."""
 
-    async def begin(self, *, resume: bool = False) -> Begun:
+    async def begin(self) -> Begun:
         """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order.
 
-        What the newest collection has condemned is not to be used; so it counts as accepted, which the next beat says.
-
-        Arguments:
-            resume: go on where another writer has left this session; if that one lives, one of the two meets the other at a beat.
+        A parent that is not there is not pinned: nobody could tell what it needs there. What the newest collection has condemned is not to be
+        used; so it counts as accepted, which the next beat says.
         """
-        if resume:
-            self._beat = await self._left_off()
-        had_parent = await self._parent_there()
+        has_parent = await self._parent_there()
+        if not has_parent:
+            self._parent = None
         self._collection = (await list_collections(self._destination)).newest
         await self._create_beat()
-        has_parent = had_parent and await self._parent_there()
+        if has_parent and not await self._parent_there():
+            has_parent, self._parent = False, None
         newest, avoided = await packs_to_avoid(self._keyring, self._destination)
         if newest > self._collection:
             self._collection = newest
@@ -117,21 +127,13 @@ class Session:
             await self.beat()
         key = names.session_end(self._id)
         sealed = None if commit is None else objects.pack_commit(commit)
-        described = objects.EndObject(self._id, outcome, objects.now(), sealed, self._beat)  # type: ignore[arg-type]
+        described = objects.EndObject(self._id, outcome, objects.now(), sealed, self._beat, self._brings)  # type: ignore[arg-type]
         await self._create(key, self._keyring.seal("end", key, objects.encode(described)))
         if commit is not None:
             if not await is_there(self._destination, names.beat(self._id, 0)):
                 raise Fenced(f"{self._destination.name}: session {self._id} was given up and tidied away by a prune; run the export again")
-            await create_checked(self._destination, names.snapshot(self._id), commit)
+            await create_checked(self._destination, names.snapshot(self._brings or self._id), commit)
             self.bytes_sent += len(commit)
-
-    async def _left_off(self) -> int:
-        """The number of the next beat. ``Fenced`` if the session has ended."""
-        key = names.session_end(self._id)
-        if await is_there(self._destination, key):
-            raise Fenced(f"{self._destination.name}: session {self._id} has ended already")
-        beats = [names.parse_session(info.key) async for info in self._destination.list(f"{names.SESSIONS}{self._id}/")]
-        return max((int(parsed[1]) + 1 for parsed in beats if parsed and parsed[1] != names.END), default=0)
 
     async def _create_beat(self) -> None:
         parent = self._parent
@@ -191,14 +193,16 @@ async def finish_commits(
         key = names.session_end(session_id)
         try:
             payload = await read_object(keyring, destination, "end", key, objects.END_LIMIT)
-            commit = decided_commit(keyring, payload, session_id, destination.name)
+            decided = decided_commit(keyring, payload, session_id, destination.name)
         except (ObjectDamaged, ObjectNotFound) as error:
             if on_damage is not None:
                 on_damage(key, str(error))
             continue
-        if commit is not None and await is_there(destination, names.beat(session_id, 0)):
-            await create_checked(destination, names.snapshot(session_id), commit)
-            finished.append(session_id)
+        if decided is None or decided.snapshot in copied | gone:
+            continue
+        if await is_there(destination, names.beat(session_id, 0)):
+            await create_checked(destination, names.snapshot(decided.snapshot), decided.sealed)
+            finished.append(decided.snapshot)
     return finished
 
 
@@ -211,14 +215,23 @@ async def is_there(destination: Destination, key: str) -> bool:
     return True
 
 
-def decided_commit(keyring: _core.Keyring, payload: bytes, session_id: str, where: str) -> bytes | None:
-    """The whole commit object in the payload of a session's end, checked; None if the session ended without one."""
+class Decided(NamedTuple):
+    """What a session ended with: the snapshot's id, its whole commit object, and what that says."""
+
+    snapshot: str
+    sealed: bytes
+    commit: Snapshot
+
+
+def decided_commit(keyring: _core.Keyring, payload: bytes, session_id: str, where: str) -> Decided | None:
+    """The commit in the payload of a session's end, checked; None if the session ended without one. ``ObjectDamaged`` if it makes no sense."""
     end = objects.decode(objects.EndObject, payload, names.session_end(session_id))
     if end.session != session_id or end.outcome != "committed" or end.commit is None:
         return None
-    commit = objects.unpack_commit(end.commit, names.session_end(session_id))
-    objects.parse_commit(open_object(keyring, "commit", names.snapshot(session_id), commit, where), session_id)
-    return commit
+    snapshot = end.snapshot or session_id
+    sealed = objects.unpack_commit(end.commit, names.session_end(session_id))
+    commit = objects.parse_commit(open_object(keyring, "commit", names.snapshot(snapshot), sealed, where), snapshot)
+    return Decided(snapshot, sealed, commit)
 
 
 async def create_checked(destination: Destination, key: str, data: bytes) -> None:

@@ -14,60 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
+from snapferry.testing.http_wire import Answer, Request, header, with_header
+
 _MOST = 1 << 20
-
-
-@dataclass(slots=True)
-class Request:
-    """One request: its head as it came, and its body, which may not have been read yet."""
-
-    head: bytes
-    body: bytes = b""
-
-    @property
-    def method(self) -> str:
-        """Of the first line."""
-        return self.head.split(b" ", 1)[0].decode()
-
-    @property
-    def target(self) -> str:
-        """Path and query."""
-        return self.head.split(b" ", 2)[1].decode()
-
-    @property
-    def length(self) -> int:
-        """Of the body, in bytes."""
-        return int(header(self.head, "content-length") or 0)
-
-
-@dataclass(slots=True)
-class Answer:
-    """One answer of the server: head and body as it sent them."""
-
-    head: bytes
-    body: bytes
-
-
-def header(head: bytes, name: str) -> str | None:
-    """A header's value, or None."""
-    match = re.search(rb"\r\n" + re.escape(name.encode()) + rb":[ \t]*([^\r]*)\r\n", head, re.IGNORECASE)
-    return match[1].decode("latin-1") if match else None
-
-
-def with_header(head: bytes, name: str, value: str | None) -> bytes:
-    """The head with one header set, or taken out."""
-    out = re.sub(rb"\r\n" + re.escape(name.encode()) + rb":[^\r]*(?=\r\n)", b"", head, flags=re.IGNORECASE)
-    return out if value is None else out[:-2] + f"{name}: {value}\r\n\r\n".encode("latin-1")
 
 
 class Exchange:
@@ -257,31 +214,31 @@ class LengthensBody(Fault):
         return True
 
 
-class AltersBody(Fault):
-    """One byte of the answer's body, at ``position`` modulo its length, is its complement."""
+class _Alters(Fault):
+    """One byte is wrong."""
 
     def __init__(self, position: int, *, method: str = "", touches: str = "", times: int = 1) -> None:
         super().__init__(method=method, touches=touches, times=times)
-        self._position = position
+        self.position = position
+
+
+class AltersBody(_Alters):
+    """One byte of the answer's body, at ``position`` modulo its length, is its complement."""
 
     async def serve(self, exchange: Exchange) -> bool:
         """Flips a byte on its way to the client."""
         answer = await exchange.forward()
-        await exchange.send(answer.head, _flipped(answer.body, self._position))
+        await exchange.send(answer.head, _flipped(answer.body, self.position))
         return True
 
 
-class AltersUpload(Fault):
+class AltersUpload(_Alters):
     """One byte of the request's body, at ``position`` modulo its length, is its complement when it reaches the server."""
-
-    def __init__(self, position: int, *, method: str = "", touches: str = "", times: int = 1) -> None:
-        super().__init__(method=method, touches=touches, times=times)
-        self._position = position
 
     async def serve(self, exchange: Exchange) -> bool:
         """Flips a byte on its way to the server."""
         await exchange.receive()
-        exchange.request.body = _flipped(exchange.request.body, self._position)
+        exchange.request.body = _flipped(exchange.request.body, self.position)
         answer = await exchange.forward()
         await exchange.send(answer.head, answer.body)
         return True

@@ -65,7 +65,6 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         ["connect", "--from", "/x"],
         ["export"],
         ["export", "-"],
-        ["export", "a", "b"],
         ["export", "a", "--block-size", "100KiB"],
         ["export", "a", "--block-size", "8MiB"],
         ["export", "a", "--block-size", "many"],

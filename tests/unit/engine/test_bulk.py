@@ -252,7 +252,7 @@ async def test_listings_are_shared_and_none_is_older_than_the_session_that_build
     async with lab.repository() as repository:
         assert (await repository.export_many(jobs(24), parallel=8)).exit_code == 0
     assert log.count(("list", "snapshots/")) <= 2
-    assert log.count(("list", "packs/")) <= 18  # Those that begin together share one; later they drift apart.
+    assert log.count(("list", "packs/")) < 24  # Those that begin together share one; later they drift apart.
     assert sum(entry == ("list", "sessions/") for entry in log) == 1
     for number, (what, key) in enumerate(log):
         if what == "create" and key.startswith("sessions/") and key.endswith("/0"):

@@ -13,6 +13,8 @@ from snapferry.engine import Repository
 from snapferry.errors import ConfigurationError, SnapshotNotFound, SourceError, SourceReadError
 from snapferry.pipeline import steps
 from snapferry.pipeline.changes import AUDIT_LEAST
+from snapferry.repository import names
+from snapferry.repository.collections import Condemned, publish
 from snapferry.source import ChangeMap
 from snapferry.testing.sources import FailingReads, MemorySource, MemoryStream
 from snapferry.types import ExportResult, Root, Roots
@@ -332,11 +334,13 @@ def damage_manifests(lab: Lab, name: str) -> None:
     lab.stores[name][key] = pack[:300] + bytes(len(pack) - 600) + pack[-300:]
 
 
-async def test_while_something_is_collected_nothing_is_taken_over(lab: Lab) -> None:
-    for name in lab.names:
-        lab.stores[name]["collect/1/condemned"] = b"?"
+async def test_while_all_of_it_is_collected_nothing_is_taken_over(lab: Lab) -> None:
     source = MemorySource(DATA)
     async with lab.repository() as repository:
+        for name in lab.names:
+            packs = frozenset(pack for key in lab.packs(name) if (pack := names.parse_pack(key)))
+            place = repository._membership.replicas[name]
+            assert await publish(repository._membership.members.keyring, place, Condemned(1, packs, frozenset()))
         result = await repository.export(source, volume="v", changed=a_map([], parent=lab.id))
         assert result.blocks_new == result.blocks_total - 3
         await same_roots(repository, result, DATA)
