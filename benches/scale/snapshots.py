@@ -98,14 +98,6 @@ class ManySnapshots:
             (near / key).write_bytes(keyring.seal("commit", key, objects.commit_payload(copy)))
 
 
-async def _keyring(root: Path, key_file: Path) -> _core.Keyring:
-    near = await FileDestination.open("near", str(root), writable=False)
-    try:
-        return (await open_members({"near": near}, read_key_file(key_file), expected_id=None)).keyring
-    finally:
-        await near.close()
-
-
 def volume(number: int) -> str:
     """The name of one of the volumes."""
     return f"vm-{number:04}/root"

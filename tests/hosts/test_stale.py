@@ -242,7 +242,7 @@ async def test_a_snapshot_made_while_another_process_lists_was_not_lost(
 async def test_a_host_that_was_away_while_another_forgot_and_pruned(
     make_lab: MakeLab, prunes: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It built on nothing that is gone, and what was let go on purpose was not lost, even where no note tells of it any more."""
+    """It built on nothing that is gone, and what was let go on purpose was not lost."""
     lab = await make_lab()
     away, here = lab.machine(), lab.machine()
     own = await export(away, OTHER, "w")

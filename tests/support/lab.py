@@ -119,11 +119,6 @@ class Lab:
                 for item in await alone.list():
                     assert await self.contents(alone, item.snapshot.id) == expected[item.snapshot.id], (name, item.snapshot.id)
 
-    async def keyring(self) -> _core.Keyring:
-        """The repository's keys, to make or open objects by hand."""
-        places = {name: MemoryDestination(name, store) for name, store in self.stores.items()}
-        return (await open_members(places, read_key_file(self._key_file), expected_id=self._repository_id)).keyring
-
     def packs(self, name: str) -> list[str]:
         """Keys of the packs at a place."""
         return sorted(key for key in self.stores[name] if key.startswith("packs/"))
