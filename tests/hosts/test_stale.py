@@ -236,3 +236,24 @@ async def test_a_snapshot_made_while_another_process_lists_was_not_lost(
     told.set()
     assert await held_up == (1 if look == "list" else 0)
     assert "seen here before" not in caplog.text
+
+
+@pytest.mark.parametrize("prunes", [1, 2, 4])
+async def test_a_host_that_was_away_while_another_forgot_and_pruned(
+    make_lab: MakeLab, prunes: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It built on nothing that is gone, and what was let go on purpose was not lost."""
+    lab = await make_lab()
+    away, here = lab.machine(), lab.machine()
+    own = await export(away, OTHER, "w")
+    kept = await export(here, DATA)
+    async with open_repository(here) as repository:
+        await repository.forget([own.id])
+        for _ in range(prunes):
+            await repository.prune()
+    assert await listed(away) == [kept.id]
+    again = await export(away, OTHER, "w")
+    assert again.blocks_new == own.blocks_new
+    assert again.snapshot.generation == 2
+    await check(lab, {kept.id: DATA, again.id: OTHER})
+    assert "seen here before" not in caplog.text
