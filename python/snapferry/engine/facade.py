@@ -290,7 +290,7 @@ class Repository:
         presence = await list_presence(replicas)
         loaded = await membership.cache.load(replicas, presence)
         verification = Verification(
-            replicas, held, presence, dict(loaded.index.packs()), membership.cache, membership.tools,
+            replicas, held, presence, loaded, membership.tools,
             read_data=read_data, everything=snapshots is None, on_progress=on_progress,
         )  # fmt: skip
         result = await verification.run(

@@ -22,7 +22,7 @@ from snapferry.pipeline.verify_objects import verify_objects
 from snapferry.pipeline.windows import windows
 from snapferry.repository import names
 from snapferry.repository.gathering import together
-from snapferry.repository.index_cache import IndexCache
+from snapferry.repository.index_cache import LoadedIndex
 from snapferry.repository.presence import Presence
 from snapferry.types import Damage, MiB, Progress, ProgressCallback, Snapshot, VerifyResult
 
@@ -44,8 +44,7 @@ class Verification:
     Arguments:
         held: by destination, the snapshots whose commit it lists and which are to be verified.
         presence: the packs each lists.
-        sizes: pack sizes that the index knows, in bytes.
-        cache: holds every segment that is in good order somewhere.
+        loaded: the index of every segment that is in good order somewhere.
         everything: look at all packs that are listed, not only at those that ``held`` needs.
         read_data: percentage of packs whose every byte is read, 0 to 100.
     """
@@ -55,8 +54,7 @@ class Verification:
         destinations: Mapping[str, Destination],
         held: Mapping[str, Iterable[Snapshot]],
         presence: Presence,
-        sizes: Mapping[bytes, int],
-        cache: IndexCache,
+        loaded: LoadedIndex,
         tools: Tools,
         *,
         read_data: float,
@@ -66,8 +64,8 @@ class Verification:
         self._destinations = destinations
         self._held = {name: list(snapshots) for name, snapshots in held.items()}
         self._presence = presence
-        self._sizes = sizes
-        self._cache = cache
+        self._loaded = loaded
+        self._sizes = loaded.sizes_that_differ(presence)
         self._tools = tools
         self._read_data = read_data
         self._everything = everything
@@ -96,7 +94,7 @@ class Verification:
             self._damage += found.damage
             for snapshot in self._held.get(name, []):
                 await self._structure(name, snapshot, seen)
-            self._check_segments(name, await self._cache.packs_named(found.segments), seen)
+            self._check_segments(name, await self._tools.threads.run(self._loaded.packs_named, found.segments), seen)
             await self._read_packs(name, seen)
             for snapshot in self._held.get(name, []) if seen.bad else []:
                 await self._name_extents(name, snapshot, seen)

@@ -1,8 +1,8 @@
 //! The index, and the segments it is made of.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -10,12 +10,12 @@ use pyo3::types::PyBytes;
 
 use super::identity::PyKeyring;
 use super::{PyFetch, fetch, split_ids};
-use crate::bytes::Id;
+use crate::bytes::{Id, hex};
 use crate::error::Error;
-use crate::index::{Index, IndexedPack, NewSegment};
+use crate::index::{Fold, IdSet, Index, IndexedPack, NewSegment, Shape};
 use crate::outside::SharedBytes;
 use crate::pack::{Tail, read_tail};
-use crate::packer::seal_segments;
+use crate::workers::lock;
 
 /// A new index segment.
 #[pyclass(frozen, name = "Segment", module = "snapferry._core")]
@@ -24,18 +24,13 @@ pub struct PySegment(pub NewSegment);
 #[pymethods]
 impl PySegment {
     #[getter]
-    fn id(&self) -> &str {
-        &self.0.id
+    fn id(&self) -> String {
+        hex(&self.0.id)
     }
 
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.0.data)
-    }
-
-    #[getter]
-    fn plain<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.plain)
     }
 }
 
@@ -50,8 +45,34 @@ impl PyIndex {
         Self(Arc::default())
     }
 
-    fn add_segment(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        Ok(py.detach(|| self.0.map_segment(&path))?)
+    fn open<'py>(
+        &self,
+        py: Python<'py>,
+        directory: PathBuf,
+        wanted: &Bound<'_, PyAny>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let wanted = id_set(wanted)?;
+        let missing = py.detach(|| self.0.open(&directory, wanted).concat());
+        Ok(PyBytes::new(py, &missing))
+    }
+
+    #[getter]
+    fn files(&self) -> Vec<String> {
+        self.0.files()
+    }
+
+    #[getter]
+    fn crowded(&self) -> bool {
+        self.0.is_crowded()
+    }
+
+    fn verify(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(py.detach(|| self.0.verify())?)
+    }
+
+    fn add_segment(&self, py: Python<'_>, segment: Id, plain: &Bound<'_, PyAny>) -> PyResult<()> {
+        let plain = SharedBytes::get(plain)?;
+        Ok(py.detach(|| self.0.add_segment(segment, plain.bytes().to_vec()))?)
     }
 
     fn add_pack(
@@ -66,7 +87,7 @@ impl PyIndex {
         match py.detach(|| read_tail(&keyring.0, size, tail.bytes()))? {
             Tail::Table(entries) => {
                 let count = entries.len();
-                self.0.add_pack(IndexedPack { id: pack, size, entries });
+                self.0.add_pack(&IndexedPack { id: pack, size, entries })?;
                 Ok(count)
             }
             Tail::Longer(needed) => Err(PyValueError::new_err(format!("the last {needed} bytes are needed"))),
@@ -77,21 +98,87 @@ impl PyIndex {
         py.detach(|| self.0.packs()).into_iter().map(|(id, size)| (PyBytes::new(py, &id), size)).collect()
     }
 
-    fn declare_usable(&self, py: Python<'_>, packs: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn packs_of<'py>(&self, py: Python<'py>, segments: &Bound<'_, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let segments = id_set(segments)?;
+        let named = py.detach(|| {
+            let mut named = HashSet::new();
+            self.0.each_pack(Some(&segments), |id, _| {
+                named.insert(id);
+            });
+            named.into_iter().collect::<Vec<Id>>().concat()
+        });
+        Ok(PyBytes::new(py, &named))
+    }
+
+    fn segments_naming<'py>(
+        &self,
+        py: Python<'py>,
+        packs: &Bound<'_, PyAny>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let packs = id_set(packs)?;
+        Ok(PyBytes::new(py, &py.detach(|| self.0.segments_naming(&packs).concat())))
+    }
+
+    fn named<'py>(&self, py: Python<'py>, packs: &Bound<'_, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let asked = id_set(packs)?;
+        let named = py.detach(|| {
+            let mut named = vec![false; asked.sorted().len()];
+            self.0.each_pack(None, |id, _| {
+                if let Some(at) = asked.position(&id) {
+                    named[at] = true;
+                }
+            });
+            asked
+                .sorted()
+                .iter()
+                .zip(named)
+                .filter(|(_, it)| *it)
+                .flat_map(|(id, _)| *id)
+                .collect::<Vec<u8>>()
+        });
+        Ok(PyBytes::new(py, &named))
+    }
+
+    fn misfits<'py>(
+        &self,
+        py: Python<'py>,
+        packs: &Bound<'_, PyAny>,
+        sizes: Vec<u64>,
+    ) -> PyResult<Vec<(Bound<'py, PyBytes>, u64)>> {
         let packs = SharedBytes::get(packs)?;
-        Ok(py.detach(|| {
-            let ids: HashSet<Id> = split_ids(packs.bytes())?.collect();
-            self.0.declare_usable(ids);
-            Ok::<_, Error>(())
-        })?)
+        let found = py.detach(|| self.0.misfits(split_ids(packs.bytes())?.zip(sizes).collect()));
+        Ok(found?.into_iter().map(|(id, size)| (PyBytes::new(py, &id), size)).collect())
+    }
+
+    fn merge(
+        &self,
+        py: Python<'_>,
+        keyring: &PyKeyring,
+        segments: &Bound<'_, PyAny>,
+        drop_packs: &Bound<'_, PyAny>,
+    ) -> PyResult<Vec<PySegment>> {
+        let (segments, drop_packs) = (id_set(segments)?, id_set(drop_packs)?);
+        let merged = py.detach(|| self.0.merge(&keyring.0, &segments, &drop_packs))?;
+        Ok(merged.into_iter().map(PySegment).collect())
+    }
+
+    fn declare_usable(&self, py: Python<'_>, packs: &Bound<'_, PyAny>) -> PyResult<()> {
+        let packs = id_set(packs)?;
+        py.detach(|| self.0.declare_usable(packs));
+        Ok(())
     }
 
     fn is_usable(&self, pack: Id) -> bool {
         self.0.is_usable(&pack)
     }
 
-    fn added(&self, py: Python<'_>, keyring: &PyKeyring) -> PyResult<Vec<PySegment>> {
-        let segments = py.detach(|| seal_segments(&keyring.0, &self.0.added()))?;
+    #[getter]
+    fn added(&self) -> usize {
+        self.0.added()
+    }
+
+    fn take_added(&self, py: Python<'_>, keyring: &PyKeyring) -> PyResult<Vec<PySegment>> {
+        let segments = py.detach(|| self.0.take_added(&keyring.0))?;
         Ok(segments.into_iter().map(PySegment).collect())
     }
 
@@ -104,24 +191,38 @@ impl PyIndex {
     }
 }
 
-#[pyfunction]
-fn merge_segments(
-    py: Python<'_>,
-    keyring: &PyKeyring,
-    paths: Vec<PathBuf>,
-    drop_packs: &Bound<'_, PyAny>,
-) -> PyResult<Vec<PySegment>> {
-    let drop_packs = SharedBytes::get(drop_packs)?;
-    let segments = py.detach(|| {
-        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
-        let drop_packs: HashSet<Id> = split_ids(drop_packs.bytes())?.collect();
-        crate::index::merge_segments(&keyring.0, &paths, &drop_packs)
-    })?;
-    Ok(segments.into_iter().map(PySegment).collect())
+/// A fold of the loose segments of an index.
+#[pyclass(frozen, name = "Fold", module = "snapferry._core")]
+pub struct PyFold(Mutex<Option<Fold>>);
+
+#[pymethods]
+impl PyFold {
+    #[new]
+    fn new(py: Python<'_>, index: &PyIndex, directory: PathBuf, last: bool) -> PyResult<Self> {
+        let fold = py.detach(|| Fold::begin(&index.0, &directory, Shape::default(), last))?;
+        Ok(Self(Mutex::new(fold)))
+    }
+
+    fn step(&self, py: Python<'_>) -> PyResult<bool> {
+        py.detach(|| {
+            let mut fold = lock(&self.0);
+            let stepped = fold.as_mut().map_or(Ok(false), Fold::step);
+            if !matches!(stepped, Ok(true)) {
+                *fold = None;
+            }
+            Ok(stepped?)
+        })
+    }
+}
+
+/// A set of the ids that stand one after another in `ids`.
+fn id_set(ids: &Bound<'_, PyAny>) -> PyResult<IdSet> {
+    let bytes = SharedBytes::get(ids)?;
+    Ok(ids.py().detach(|| Ok::<IdSet, Error>(split_ids(bytes.bytes())?.collect()))?)
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PySegment>()?;
     module.add_class::<PyIndex>()?;
-    module.add_function(wrap_pyfunction!(merge_segments, module)?)
+    module.add_class::<PyFold>()
 }
