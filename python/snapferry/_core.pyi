@@ -93,12 +93,14 @@ class Pack:
 
 @final
 class Segment:
-    """A new index segment. ``id`` names it (hex of blake3 of ``data``), ``data`` goes to the destinations."""
+    """A new index segment. ``id`` names it (hex of blake3 of ``data``), ``data`` goes to the destinations, ``plain`` is what an index takes."""
 
     @property
     def id(self) -> str: ...
     @property
     def data(self) -> bytes: ...
+    @property
+    def plain(self) -> bytes: ...
 
 @final
 class Index:
@@ -146,19 +148,19 @@ class Index:
         """Those of these packs that are named. Costs with the number of all packs."""
     def misfits(self, packs: Buffer, sizes: list[int]) -> list[tuple[bytes, int]]:
         """Of packs listed with these sizes, those named with another one, and that one. Costs with the number of all packs."""
-    def merge(self, keyring: Keyring, segments: Buffer, drop_packs: Buffer) -> list[Segment]:
-        """Segments that say together what ``segments`` say, but for the packs of ``drop_packs``. None where no pack stays.
-
-        Each names all of ``segments`` as replaced: they may be deleted once every result is stored. A pack that several of them name
-        is taken once. Holds all their entries in memory, some 150 bytes each: give it some at a time. ``ValueError`` if one is not
-        in the index, ``DamagedError`` where the cache is damaged.
-        """
     def declare_usable(self, packs: Buffer) -> None:
         """Replaces the set of packs whose blocks count as known. Costs with the number of all packs."""
     def is_usable(self, pack: bytes) -> bool: ...
     def find(self, block_id: bytes) -> PlaceTuple | None: ...
     def __len__(self) -> int:
         """How many entries there are, those included that do not count."""
+
+def merge_segments(keyring: Keyring, paths: list[str], drop_packs: Buffer) -> list[Segment]:
+    """Segments that say together what the plain segments at ``paths`` say, but for the packs of ``drop_packs`` (ids, one after another).
+
+    Each file is called by the id of its segment. Each result names all of these as replaced: they may be deleted once every result
+    is stored. Empty where no pack stays. Holds all entries in memory, twice: give it some at a time. ``DamagedError`` for a bad file.
+    """
 
 @final
 class Fold:

@@ -10,7 +10,7 @@ use crate::block::{self, ZERO};
 use crate::bytes::Id;
 use crate::codec::{Codec, Encoder};
 use crate::error::{Error, Result};
-use crate::index::{Index, IndexedPack, NewSegment, build, seal_plain};
+use crate::index::{Index, IndexedPack, NewSegment, build, row, seal_plain, seal_rows};
 use crate::keys::Keyring;
 use crate::manifest::{Found, ManifestWriter, Stored};
 use crate::pack::{
@@ -64,6 +64,11 @@ struct State {
     open: Option<OpenPack>,
     next: u32,
     finished: HashMap<Id, IndexedPack>,
+}
+
+/// Seals as many segments as it takes for any number of packs, so that each can be read back whole.
+pub fn seal_segments(keys: &Keyring, packs: &[IndexedPack]) -> Result<Vec<NewSegment>> {
+    seal_rows(keys, &packs.iter().map(row).collect::<Vec<_>>(), &[])
 }
 
 /// Takes the blocks of one export.
@@ -289,11 +294,10 @@ impl Packer {
         if named.is_empty() {
             return Ok(None);
         }
-        let plain = build(&named, &[]);
-        let segment = seal_plain(&self.keys, &plain)?;
+        let segment = seal_plain(&self.keys, build(&named, &[]))?;
         let ids: Vec<Id> = named.iter().map(|pack| pack.id).collect();
         // First findable, then forgotten: a block is never unknown in between.
-        self.index.add_usable(segment.id, plain, &ids)?;
+        self.index.add_usable(segment.id, segment.plain.clone(), &ids)?;
         lock(&self.manifest.claims)
             .forget(named.iter().flat_map(|pack| pack.entries.iter().map(|entry| entry.id)));
         Ok(Some(segment))

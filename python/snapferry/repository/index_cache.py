@@ -71,6 +71,11 @@ class IndexCache:
         self._keyring = keyring
         self._threads = threads
 
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+        return self._directory
+
     async def load(self, replicas: Mapping[str, Destination], presence: Presence) -> LoadedIndex:
         """The index of all segments that ``replicas`` list, and of the packs in ``presence`` that none of them names."""
         segments = dict(zip(replicas, await together(_list_segments(destination) for destination in replicas.values()), strict=True))

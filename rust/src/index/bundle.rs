@@ -17,10 +17,11 @@
 use std::path::Path;
 
 use super::pages::{PageWriter, Pages};
-use super::segment::{self, ENTRY, PACK, Prefix, Row, prefix_of};
+use super::segment::{self, ENTRY, PACK, Prefix, View, prefix_of};
 use super::table::{Key, Named, bundle_file};
 use crate::bytes::{Id, Reader, magic};
 use crate::error::{Error, Result};
+use crate::outside::Mapped;
 use crate::pack::Place;
 
 const HEAD: usize = 32;
@@ -60,6 +61,7 @@ impl Bundle {
     pub fn open(directory: &Path, name: [u8; 16]) -> Result<Self> {
         let file = bundle_file(&name);
         let pages = Pages::open(&directory.join(&file))?;
+        pages.expect(Mapped::read_scattered);
         let bad = || Error::Damaged(format!("{file}: not an index bundle that this program knows"));
         let mut head = Reader::new(pages.get(0, HEAD).ok_or_else(bad)?);
         if head.array::<8>()? != bundle_magic() {
@@ -127,11 +129,11 @@ impl Bundle {
         Place::checked(id, offset, length).ok()
     }
 
-    /// What a segment of it says.
-    pub fn rows(&self, part: &Part, keep: impl FnMut(&Id) -> bool) -> Option<Vec<Row>> {
-        let packs = self.pack_bytes(part.packs.clone())?;
-        let entries = self.entry_bytes(part.entries.clone())?;
-        segment::rows(packs, entries, part.packs.start, keep).ok()
+    /// A segment of it, to be walked; None where it is damaged.
+    pub fn view(&self, part: &Part) -> Option<View<'_>> {
+        let (packs, entries) =
+            (self.pack_bytes(part.packs.clone())?, self.entry_bytes(part.entries.clone())?);
+        Some(View::new(packs, entries, part.packs.start))
     }
 
     /// Whether something in it was found damaged; it is no longer asked then.

@@ -7,99 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Index;
-use super::bundle::{Bundle, BundleWriter, Part, Source};
+use super::bundle::{Bundle, BundleWriter};
 use super::layers::{Laid, Level, write_current};
+use super::plan::{From, Merged, Output, Plan, Shape, renumbered, taken_in};
 use super::recent::Loose;
-use super::table::{Cursor, Key, Named, Sorted, Table, TableWriter, bundle_file};
-use crate::bytes::Id;
+use super::table::{Cursor, Key, Named, Table, bundle_file};
+use super::table_writer::{Sorted, TableWriter};
 use crate::error::{Error, Result};
-
-/// How large what is folded becomes.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// So many entries of bundles without a table get one.
-    pub unsorted: usize,
-    /// A table takes in the one before it unless that is so many times as large.
-    pub ratio: usize,
-    /// Tables of fewer entries than that times the ratio are always taken in.
-    pub small: usize,
-    /// A bundle is not made larger than this, unless one segment is; one of less than a quarter is written anew with the next.
-    pub bundle: usize,
-}
-
-impl Default for Shape {
-    /// Of 10⁹ entries each was written into seven tables then, and there are two on average.
-    fn default() -> Self {
-        Self { unsorted: 1 << 23, ratio: 4, small: 1 << 17, bundle: 1 << 20 }
-    }
-}
 
 /// How many entries one step merges: some ten milliseconds.
 const STEP: usize = 1 << 20;
-
-/// Where the entries of a new bundle come from. Fresh ones are in no table.
-enum From {
-    Loose(Arc<Loose>),
-    Bundled { bundle: Arc<Bundle>, part: Part, fresh: bool },
-}
-
-impl From {
-    fn source(&self) -> Result<Source<'_>> {
-        let damaged = || Error::Damaged("a bundle of the index cache is damaged".into());
-        match self {
-            Self::Loose(loose) => Ok(Source::plain(&loose.segment, loose.bytes())),
-            Self::Bundled { bundle, part, .. } => Source::bundled(bundle, part).ok_or_else(damaged),
-        }
-    }
-
-    fn size(&self) -> (Id, usize, usize) {
-        match self {
-            Self::Loose(loose) => (loose.id, loose.segment.pack_count(), loose.segment.entries),
-            Self::Bundled { part, .. } => (part.id, part.packs.len(), part.entries.len()),
-        }
-    }
-
-    fn is_fresh(&self) -> bool {
-        matches!(self, Self::Loose(_) | Self::Bundled { fresh: true, .. })
-    }
-}
-
-enum Output {
-    Kept { laid: Laid, fresh: bool },
-    Made { from: Vec<From>, entries: usize, named: Option<Named> },
-}
-
-impl Output {
-    fn named(&self) -> Option<Named> {
-        match self {
-            Self::Kept { laid, .. } => {
-                Some(Named { name: laid.bundle.name, entries: laid.bundle.entries as u32 })
-            }
-            Self::Made { named, .. } => *named,
-        }
-    }
-
-    fn entries(&self) -> usize {
-        match self {
-            Self::Kept { laid, .. } => laid.bundle.entries,
-            Self::Made { entries, .. } => *entries,
-        }
-    }
-}
-
-/// Numbers `from` to before `until` of an old table begin at `to` in the new one.
-struct Piece {
-    from: usize,
-    until: usize,
-    to: usize,
-}
-
-/// An old table, how its numbers change, and how far it was read.
-struct Merged {
-    table: Table,
-    pieces: Vec<Piece>,
-    position: (usize, usize),
-}
 
 enum Stage {
     Bundles { output: usize, part: usize, writer: Option<BundleWriter> },
@@ -328,92 +245,4 @@ impl Drop for Fold {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// How many of the newest tables are taken in: until an older one is much larger than all that would be merged; and one half of
-/// whose entries no longer count.
-fn taken_in(levels: &[Level], fresh: usize, shape: Shape) -> usize {
-    let mut all = fresh;
-    let mut count = 0;
-    for level in levels.iter().rev() {
-        let entries = level.table.entries;
-        let live: usize = level.laid().map(Laid::live_entries).sum();
-        let large = entries >= shape.ratio * all.max(shape.small) && live * 2 >= entries;
-        if large || all + entries > u32::MAX as usize {
-            break;
-        }
-        all += entries;
-        count += 1;
-    }
-    count
-}
-
-/// What the new table will be of, and how the old ones' numbers change.
-struct Plan {
-    outputs: Vec<Output>,
-    merged: Vec<Merged>,
-    entries: usize,
-    most: usize,
-}
-
-impl Plan {
-    fn new(most: usize) -> Self {
-        Self { outputs: Vec::new(), merged: Vec::new(), entries: 0, most }
-    }
-
-    fn level(&mut self, directory: &Path, level: &Level) -> Result<()> {
-        let mut pieces: Vec<Piece> = Vec::new();
-        for (laid, first) in level.bundles.iter().zip(&level.firsts) {
-            let Some(laid) = laid.as_ref().filter(|laid| !laid.bundle.is_bad()) else { continue };
-            self.bundle(laid, false, |range, to| {
-                let (from, until) = (first + range.start, first + range.end);
-                match pieces.last_mut() {
-                    Some(last) if last.until == from && last.to + (last.until - last.from) == to => {
-                        last.until = until;
-                    }
-                    _ => pieces.push(Piece { from, until, to }),
-                }
-            });
-        }
-        let table = Table::open(directory, &level.table.name)?;
-        self.merged.push(Merged { table, pieces, position: (0, 0) });
-        Ok(())
-    }
-
-    /// A bundle stays, unless it is small or a quarter of it no longer counts: it is written anew then, with what comes after it.
-    fn bundle(&mut self, laid: &Laid, fresh: bool, mut numbered: impl FnMut(std::ops::Range<usize>, usize)) {
-        let entries = laid.bundle.entries;
-        if laid.live_entries() * 4 >= entries * 3 && entries * 4 >= self.most {
-            numbered(0..entries, self.entries);
-            self.entries += entries;
-            self.outputs.push(Output::Kept { laid: laid.clone(), fresh });
-            return;
-        }
-        for part in laid.live_parts() {
-            numbered(part.entries.clone(), self.entries);
-            self.put(From::Bundled { bundle: laid.bundle.clone(), part: part.clone(), fresh });
-        }
-    }
-
-    /// Puts a segment into the last bundle that is being made, if there is room.
-    fn put(&mut self, it: From) {
-        let more = it.size().2;
-        self.entries += more;
-        match self.outputs.last_mut() {
-            Some(Output::Made { from, entries, .. }) if *entries + more <= self.most => {
-                from.push(it);
-                *entries += more;
-            }
-            _ => self.outputs.push(Output::Made { from: vec![it], entries: more, named: None }),
-        }
-    }
-}
-
-fn renumbered(pieces: &[Piece], number: usize) -> Option<usize> {
-    let at = match pieces {
-        [_] => 0,
-        _ => pieces.partition_point(|piece| piece.from <= number).checked_sub(1)?,
-    };
-    let piece = pieces.get(at).filter(|piece| (piece.from..piece.until).contains(&number))?;
-    Some(piece.to + (number - piece.from))
 }

@@ -1,60 +1,106 @@
-//! Sets of millions of ids at 32 bytes each: sorted once, and a few that came later.
+//! Sets of millions of ids at 32 bytes each: a few sorted lists, and what came last.
 
 use std::collections::HashSet;
 
 use crate::bytes::Id;
 
 const VALUES: usize = 1 << 16;
+/// So many that came one by one become a sorted list.
+const LATER: usize = 1 << 16;
+/// A list takes in the one before it unless that is so many times as long.
+const RATIO: usize = 4;
 
-/// A set of hashes, which are spread evenly. To add one by one is meant for few.
+/// A set of hashes, which are spread evenly.
 #[derive(Default)]
 pub struct IdSet {
-    sorted: Vec<Id>,
+    lists: Vec<Sorted>,
+    later: HashSet<Id>,
+}
+
+#[derive(Default)]
+struct Sorted {
+    ids: Vec<Id>,
     /// How many come before each value of the first two bytes.
     before: Vec<u32>,
-    later: HashSet<Id>,
+}
+
+impl Sorted {
+    fn new(mut ids: Vec<Id>) -> Self {
+        ids.sort_unstable();
+        ids.dedup();
+        let mut before = Vec::with_capacity(VALUES + 1);
+        let mut at = 0;
+        for value in 0..VALUES {
+            at += ids[at..].iter().take_while(|id| leading(id) < value).count();
+            before.push(at as u32);
+        }
+        before.push(ids.len() as u32);
+        Self { ids, before }
+    }
+
+    fn position(&self, id: &Id) -> Option<usize> {
+        let value = leading(id);
+        let (from, until) = (*self.before.get(value)? as usize, *self.before.get(value + 1)? as usize);
+        self.ids[from..until].binary_search(id).ok().map(|at| from + at)
+    }
 }
 
 impl FromIterator<Id> for IdSet {
     fn from_iter<T: IntoIterator<Item = Id>>(ids: T) -> Self {
-        let mut sorted: Vec<Id> = ids.into_iter().collect();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let mut before = Vec::new();
-        if !sorted.is_empty() {
-            before.reserve_exact(VALUES + 1);
-            let mut at = 0;
-            for value in 0..VALUES {
-                at += sorted[at..].partition_point(|id| leading(id) < value);
-                before.push(at as u32);
-            }
-            before.push(sorted.len() as u32);
+        let ids: Vec<Id> = ids.into_iter().collect();
+        // Few need no list of values.
+        if ids.len() < 64 {
+            return Self { lists: Vec::new(), later: ids.into_iter().collect() };
         }
-        Self { sorted, before, later: HashSet::new() }
+        Self { lists: vec![Sorted::new(ids)], later: HashSet::new() }
     }
 }
 
 impl IdSet {
-    /// Where it stands in the order of those that were there at first.
-    pub fn position(&self, id: &Id) -> Option<usize> {
-        let value = leading(id);
-        let (from, until) = (*self.before.get(value)? as usize, *self.before.get(value + 1)? as usize);
-        self.sorted[from..until].binary_search(id).ok().map(|at| from + at)
-    }
-
     /// Whether it is in.
     pub fn contains(&self, id: &Id) -> bool {
-        self.position(id).is_some() || self.later.contains(id)
+        self.lists.iter().any(|list| list.position(id).is_some()) || self.later.contains(id)
     }
 
     /// Adds some.
     pub fn extend(&mut self, ids: impl IntoIterator<Item = Id>) {
         self.later.extend(ids);
+        if self.later.len() < LATER {
+            return;
+        }
+        let mut ids: Vec<Id> = std::mem::take(&mut self.later).into_iter().collect();
+        while let Some(before) = self.lists.pop_if(|before| before.ids.len() < RATIO * ids.len()) {
+            let mut longer = before.ids;
+            longer.reserve_exact(ids.len());
+            longer.append(&mut ids);
+            ids = longer;
+        }
+        self.lists.push(Sorted::new(ids));
     }
 
-    /// Those that were there at first, in order.
-    pub fn sorted(&self) -> &[Id] {
-        &self.sorted
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Id> {
+        self.lists.iter().flat_map(|list| &list.ids).chain(&self.later)
+    }
+}
+
+/// Ids in order, to be found by their position.
+pub struct Numbered(Sorted);
+
+impl Numbered {
+    /// Of these ids; what is given twice counts once.
+    pub fn new(ids: Vec<Id>) -> Self {
+        Self(Sorted::new(ids))
+    }
+
+    /// In order.
+    pub fn ids(&self) -> &[Id] {
+        &self.0.ids
+    }
+
+    /// Where it stands, if it is one of them.
+    pub fn position(&self, id: &Id) -> Option<usize> {
+        self.0.position(id)
     }
 }
 
@@ -67,18 +113,37 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn id(seed: u32) -> Id {
+        *blake3::hash(&seed.to_le_bytes()).as_bytes()
+    }
+
     proptest! {
         #[test]
-        fn holds_what_a_plain_set_holds(first in prop::collection::vec(0u16..99, 0..80), later in prop::collection::vec(0u16..99, 0..9)) {
-            let id = |seed: u16| *blake3::hash(&seed.to_le_bytes()).as_bytes();
+        fn holds_what_a_plain_set_holds(first in prop::collection::vec(0u32..200, 0..150), later in prop::collection::vec(0u32..200, 0..9)) {
             let mut set: IdSet = first.iter().copied().map(id).collect();
             set.extend(later.iter().copied().map(id));
-            for seed in 0..99 {
+            let numbered = Numbered::new(first.iter().copied().map(id).collect());
+            prop_assert!(numbered.ids().is_sorted());
+            for seed in 0..200 {
                 prop_assert_eq!(set.contains(&id(seed)), first.contains(&seed) || later.contains(&seed));
-                let at = set.position(&id(seed));
-                prop_assert_eq!(at.is_some(), first.contains(&seed));
-                prop_assert!(at.is_none_or(|at| set.sorted()[at] == id(seed)));
+                prop_assert_eq!(numbered.position(&id(seed)).map(|at| numbered.ids()[at]), first.contains(&seed).then(|| id(seed)));
             }
+            let all: HashSet<Id> = first.iter().chain(&later).copied().map(id).collect();
+            prop_assert_eq!(set.iter().copied().collect::<HashSet<_>>(), all);
         }
+    }
+
+    #[test]
+    fn what_comes_later_goes_into_few_lists() {
+        let mut set = IdSet::from_iter((0..1000).map(id));
+        for part in 0..40 {
+            let from = 1000 + part * LATER as u32 / 4;
+            set.extend((from..from + LATER as u32 / 4).map(id));
+        }
+        assert!(set.lists.len() <= 3 && set.later.len() < LATER);
+        let end = 1000 + 10 * LATER as u32;
+        assert_eq!(set.iter().count(), end as usize);
+        assert!((0..end).step_by(97).all(|seed| set.contains(&id(seed))));
+        assert!((end..end + 1000).all(|seed| !set.contains(&id(seed))));
     }
 }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use super::bundle::Bundle;
 use super::ids::IdSet;
 use super::pages::random_name;
-use super::segment::{Prefix, Row};
+use super::segment::Prefix;
 use super::table::{Key, Table, bundle_name};
 use crate::bytes::Id;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pack::Place;
 
 const CURRENT: &str = "current";
@@ -65,20 +65,6 @@ impl Laid {
     /// The place of an entry if it is of that prefix and in a pack that counts.
     pub fn place(&self, number: usize, wanted: &Prefix) -> Option<Place> {
         self.bundle.place(number, wanted, |pack| self.counts(pack))
-    }
-
-    /// What its segments that `of` takes say of the packs that `keep` takes, one segment after the other.
-    pub fn each_row(
-        &self,
-        of: impl Fn(&Id) -> bool,
-        mut keep: impl FnMut(&Id) -> bool,
-        mut tell: impl FnMut(Vec<Row>),
-    ) -> Result<()> {
-        for part in self.live_parts().filter(|part| of(&part.id)) {
-            let rows = self.bundle.rows(part, &mut keep);
-            tell(rows.ok_or_else(|| Error::Damaged("a bundle of the index cache is damaged".into()))?);
-        }
-        Ok(())
     }
 
     /// Its segments that count; none once it was found damaged.
@@ -158,6 +144,11 @@ pub fn open(directory: &Path, wanted: &IdSet) -> (Layers, Vec<Laid>, HashSet<Id>
 }
 
 impl Layers {
+    /// Whether every bundle that a table names is there, as far as it was looked at.
+    pub fn is_whole(&self) -> bool {
+        self.levels.iter().all(|level| level.bundles.iter().all(Option::is_some)) && !self.is_bad()
+    }
+
     /// Whether something of it was found damaged, which has removed it.
     pub fn is_bad(&self) -> bool {
         self.levels.iter().any(|level| level.table.is_bad()) || self.laid().any(|laid| laid.bundle.is_bad())
@@ -237,9 +228,10 @@ fn open_named(directory: &Path, text: &str) -> (Vec<Level>, Vec<Laid>, bool) {
 /// What `current` says; nothing if it is missing, or not what was written.
 pub fn read_current(directory: &Path) -> String {
     let text = std::fs::read_to_string(directory.join(CURRENT)).unwrap_or_default();
-    let whole = text.trim_end().rsplit_once('\n').is_some_and(|(lines, hash)| {
-        lines.starts_with(SENTENCE) && blake3::hash(lines.as_bytes()).to_hex().as_str() == hash
-    });
+    let whole =
+        text.strip_suffix('\n').and_then(|text| text.rsplit_once('\n')).is_some_and(|(lines, hash)| {
+            lines.starts_with(SENTENCE) && blake3::hash(lines.as_bytes()).to_hex().as_str() == hash
+        });
     if whole { text } else { String::new() }
 }
 

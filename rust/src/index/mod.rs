@@ -9,21 +9,25 @@ mod bundle;
 mod fold;
 mod ids;
 mod layers;
+mod merge;
 mod pages;
+mod plan;
 mod recent;
-mod seal;
 pub mod segment;
 mod table;
+mod table_writer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use fold::{Fold, Shape};
-pub use ids::IdSet;
-pub use seal::{NewSegment, seal_plain, seal_rows};
-pub use segment::{Prefix, Row, Segment, build, prefix, row};
+pub use fold::Fold;
+pub use ids::{IdSet, Numbered};
+pub use merge::{NewSegment, merge_segments, seal_plain, seal_rows};
+pub use plan::Shape;
+pub use segment::{Prefix, Row, Segment, SegmentEntries, View, build, prefix, row};
 
+use self::bundle::Part;
 use self::layers::{Laid, Layers, Level};
 use self::recent::{Loose, Recent};
 use self::table::bundle_file;
@@ -46,6 +50,7 @@ pub struct IndexedPack {
 /// From so many entries or segments on, the loose ones should be folded: some 30 MB.
 const MANY_ENTRIES: usize = 1 << 20;
 const MANY_SEGMENTS: usize = 1 << 10;
+const DAMAGED: &str = "the local index is damaged; what is bad in it was removed, so load it again";
 
 #[derive(Default)]
 struct Inner {
@@ -84,7 +89,8 @@ impl Index {
     /// Opens what was folded in that directory; returns those of the wanted segments that are not in it, in order.
     pub fn open(&self, directory: &Path, wanted: IdSet) -> Vec<Id> {
         let (mut layers, unsorted, seen) = layers::open(directory, &wanted);
-        let missing = wanted.sorted().iter().filter(|id| !seen.contains(*id)).copied().collect();
+        let mut missing: Vec<Id> = wanted.iter().filter(|id| !seen.contains(*id)).copied().collect();
+        missing.sort_unstable();
         let mut recent = Recent::default();
         recent.reset(unsorted, |_| true);
         let mut inner = self.write();
@@ -173,13 +179,13 @@ impl Index {
     pub fn take_added(&self, keys: &Keyring) -> Result<Vec<NewSegment>> {
         let added: IdSet = std::mem::take(&mut self.write().added).into_iter().collect();
         let mut rows = Vec::new();
-        self.rows_of(&added, |_| true, |more| rows.extend(more))?;
+        for loose in self.read().recent.loose().filter(|it| added.contains(&it.id)) {
+            rows.extend(loose.segment.rows(loose.bytes(), |_| true)?);
+        }
         let sealed = seal_rows(keys, &rows, &[])?;
         self.forget(&added);
-        sealed
-            .into_iter()
-            .map(|(segment, plain)| self.add_segment(segment.id, plain).map(|()| segment))
-            .collect()
+        sealed.iter().try_for_each(|segment| self.add_segment(segment.id, segment.plain.clone()))?;
+        Ok(sealed)
     }
 
     fn forget(&self, segments: &IdSet) {
@@ -199,53 +205,19 @@ impl Index {
         inner.recent.loose_entries() >= MANY_ENTRIES || inner.recent.loose().len() >= MANY_SEGMENTS
     }
 
-    /// What those segments say of the packs that `keep` takes, one segment at a time.
-    fn rows_of(
-        &self,
-        segments: &IdSet,
-        mut keep: impl FnMut(&Id) -> bool,
-        mut tell: impl FnMut(Vec<Row>),
-    ) -> Result<()> {
-        let inner = self.read();
-        for loose in inner.recent.loose().filter(|it| segments.contains(&it.id)) {
-            tell(loose.segment.rows(loose.bytes(), &mut keep)?);
-        }
-        inner.laid().try_for_each(|laid| laid.each_row(|id| segments.contains(id), &mut keep, &mut tell))
-    }
-
-    /// Segments that say together what those say, but for the packs of `drop`; each names all that they replace, so those may go
-    /// once every one of these is stored. A pack that several of them name is taken once. All of them must be in this index.
-    pub fn merge(&self, keys: &Keyring, segments: &IdSet, drop: &IdSet) -> Result<Vec<NewSegment>> {
-        let mut rows: Vec<Row> = Vec::new();
-        let mut named = HashSet::new();
-        self.rows_of(segments, |pack| !drop.contains(pack) && named.insert(*pack), |more| rows.extend(more))?;
-        let missing = segments.sorted().len() - self.segments_where(|id, _| segments.contains(id)).len();
-        if missing > 0 {
-            return Err(Error::Usage(format!("{missing} of the segments to be merged are not in the index")));
-        }
-        rows.sort_unstable_by_key(|row| row.pack);
-        let sealed = seal_rows(keys, &rows, segments.sorted())?;
-        Ok(sealed.into_iter().map(|(segment, _)| segment).collect())
-    }
-
     /// The segments that name one of these packs.
     pub fn segments_naming(&self, packs: &IdSet) -> Vec<Id> {
-        self.segments_where(|_, mut named| Iterator::any(&mut named, |(pack, _)| packs.contains(&pack)))
-    }
-
-    fn segments_where(&self, take: impl Fn(&Id, &mut dyn Iterator<Item = (Id, u64)>) -> bool) -> Vec<Id> {
         let inner = self.read();
-        let mut taken = Vec::new();
+        let mut naming = Vec::new();
         for laid in inner.laid() {
-            for part in laid.live_parts() {
-                if take(&part.id, &mut laid.bundle.pack_rows(part.packs.clone())) {
-                    taken.push(part.id);
-                }
-            }
+            let parts = laid.live_parts();
+            let of =
+                |part: &&Part| laid.bundle.pack_rows(part.packs.clone()).any(|(id, _)| packs.contains(&id));
+            naming.extend(parts.filter(of).map(|part| part.id));
         }
-        let loose = inner.recent.loose().filter(|it| take(&it.id, &mut it.packs())).map(|it| it.id);
-        taken.extend(loose);
-        taken
+        let loose = inner.recent.loose().filter(|it| it.packs().any(|(id, _)| packs.contains(&id)));
+        naming.extend(loose.map(|it| it.id));
+        naming
     }
 
     /// Tells every pack that those segments name, with its size; None: all segments. A pack may be told twice.
@@ -262,15 +234,21 @@ impl Index {
         }
     }
 
-    /// Tells what is known of every pack, usable or not, with all its blocks' places: a segment at a time. What is told is checked;
-    /// where the cache is damaged the whole fails, so that nobody takes a part for all.
-    pub fn each_row(&self, mut tell: impl FnMut(Row)) -> Result<()> {
+    /// Hands all segments that count to `look`, the packs in them usable or not; none is added meanwhile. They were checked whole:
+    /// where the cache is damaged this fails, so that nobody takes a part for all.
+    pub fn look<T>(&self, look: impl FnOnce(&[View<'_>]) -> T) -> Result<T> {
         let inner = self.read();
-        for loose in inner.recent.loose() {
-            loose.segment.rows(loose.bytes(), |_| true)?.into_iter().for_each(&mut tell);
+        if !inner.layers.is_whole() {
+            return damaged(DAMAGED);
         }
-        let mut all = |rows: Vec<Row>| rows.into_iter().for_each(&mut tell);
-        inner.laid().try_for_each(|laid| laid.each_row(|_| true, |_| true, &mut all))
+        let mut views = Vec::new();
+        for laid in inner.laid() {
+            for part in laid.live_parts() {
+                views.push(laid.bundle.view(part).ok_or_else(|| Error::Damaged(DAMAGED.into()))?);
+            }
+        }
+        views.extend(inner.recent.loose().map(|loose| loose.segment.view(loose.bytes())));
+        Ok(look(&views))
     }
 
     /// Every pack that is named, with its size.
@@ -282,11 +260,23 @@ impl Index {
         all
     }
 
+    /// Those of these packs that are named, in order.
+    pub fn named(&self, packs: Vec<Id>) -> Vec<Id> {
+        let asked = Numbered::new(packs);
+        let mut named = vec![false; asked.ids().len()];
+        self.each_pack(None, |id, _| {
+            if let Some(at) = asked.position(&id) {
+                named[at] = true;
+            }
+        });
+        asked.ids().iter().zip(named).filter(|(_, it)| *it).map(|(id, _)| *id).collect()
+    }
+
     /// Of the packs listed with these sizes, those that are named with another one, and that one.
     pub fn misfits(&self, mut listed: Vec<(Id, u64)>) -> Result<Vec<(Id, u64)>> {
         listed.sort_unstable();
-        let asked: IdSet = listed.iter().map(|(id, _)| *id).collect();
-        if asked.sorted().len() != listed.len() {
+        let asked = Numbered::new(listed.iter().map(|(id, _)| *id).collect());
+        if asked.ids().len() != listed.len() {
             return Err(Error::Usage("a pack is listed twice".into()));
         }
         let mut misfits = HashMap::new();
@@ -331,14 +321,10 @@ impl Index {
     /// is not there may be, in a damaged part. Whoever concludes something from that asks for this first.
     pub fn verify(&self) -> Result<()> {
         let inner = self.read();
-        let tables = inner
-            .layers
-            .levels
-            .iter()
-            .all(|level| level.table.verify() && level.bundles.iter().all(Option::is_some));
-        match tables && inner.laid().all(|laid| laid.bundle.verify()) {
+        let tables = inner.layers.levels.iter().all(|level| level.table.verify());
+        match tables && inner.layers.is_whole() && inner.laid().all(|laid| laid.bundle.verify()) {
             true => Ok(()),
-            false => damaged("the local index is damaged; what is bad in it was removed, open it again"),
+            false => damaged(DAMAGED),
         }
     }
 

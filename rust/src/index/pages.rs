@@ -23,6 +23,8 @@ use crate::outside::{Mapped, begin_writeback};
 const PAGE: usize = 4 << 10;
 const HASH: usize = 8;
 const TRAILER: usize = 16;
+/// Longer ranges are read ahead of being touched.
+const LONG: usize = 64 << 10;
 const BUFFER: usize = 4 << 20;
 const SYNCED: u64 = 64 << 20;
 
@@ -64,6 +66,11 @@ impl Pages {
         Ok(Self { path: path.to_owned(), map, body, good, bad: AtomicBool::new(false) })
     }
 
+    /// Says how it will be read, which makes nothing but the speed another.
+    pub fn expect(&self, tell: impl FnOnce(&Mapped)) {
+        tell(&self.map);
+    }
+
     /// The whole body as it is; whatever is in it may be wrong.
     pub fn unchecked(&self) -> &[u8] {
         &self.map.bytes()[..self.body]
@@ -73,6 +80,9 @@ impl Pages {
     /// what it held is fetched again by whoever opens the cache next.
     pub fn get(&self, at: usize, length: usize) -> Option<&[u8]> {
         let end = at.checked_add(length).filter(|end| *end <= self.body)?;
+        if length > LONG {
+            self.map.read_next(at, length);
+        }
         for page in at / PAGE..end.div_ceil(PAGE) {
             let (word, bit) = (&self.good[page / 64], 1 << (page % 64));
             if word.load(Relaxed) & bit == 0 {

@@ -101,6 +101,7 @@ impl Recent {
     }
 
     fn enter_all(&mut self) {
+        self.slots = Vec::new(); // The old ones go before there are new ones.
         self.slots = vec![0; (self.entries() * 3 / 2).next_power_of_two().max(FIRST_SLOTS)];
         (0..self.bundles.len() + self.kept.len()).for_each(|member| self.enter(member));
     }

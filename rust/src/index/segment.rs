@@ -202,10 +202,28 @@ impl Segment {
         })
     }
 
-    /// The packs that `keep` takes, with their entries; an entry that no pack can have is an error.
-    pub fn rows(&self, bytes: &[u8], keep: impl FnMut(&Id) -> bool) -> Result<Vec<Row>> {
+    /// To be walked.
+    pub fn view<'a>(&self, bytes: &'a [u8]) -> View<'a> {
         let (packs, entries) = self.parts(bytes);
-        rows(packs, entries, 0, keep)
+        View::new(packs, entries, 0)
+    }
+
+    /// The packs that `keep` takes, with their entries; an entry that no pack can have is an error.
+    pub fn rows(&self, bytes: &[u8], mut keep: impl FnMut(&Id) -> bool) -> Result<Vec<Row>> {
+        let mut rows: Vec<Option<Row>> = self
+            .packs(bytes)
+            .map(|(pack, size)| keep(&pack).then(|| Row { pack, size, entries: Vec::new() }))
+            .collect();
+        for (prefix, pack, offset, length) in self.view(bytes).entries() {
+            let Some(row) = rows.get_mut(pack as usize) else {
+                return damaged("an index segment with an entry of no pack");
+            };
+            if let Some(row) = row {
+                Place::checked(row.pack, offset, length)?;
+                row.entries.push((prefix, offset, length));
+            }
+        }
+        Ok(rows.into_iter().flatten().collect())
     }
 
     /// The place of an entry if it is of that prefix and `usable` takes its pack's number.
@@ -289,27 +307,45 @@ pub(super) fn fields(entry: &[u8]) -> (usize, u32, u32) {
     (field(16) as usize, field(20), field(24))
 }
 
-/// The packs that `keep` takes, with their entries, which count packs from `first` on; an entry that no pack can have is an error.
-pub(super) fn rows(
-    packs: &[u8],
-    entries: &[u8],
+/// One segment, to be walked.
+#[derive(Clone)]
+pub struct View<'a> {
+    packs: &'a [u8],
+    entries: &'a [u8],
     first: usize,
-    mut keep: impl FnMut(&Id) -> bool,
-) -> Result<Vec<Row>> {
-    let mut rows: Vec<Option<Row>> = pack_rows(packs)
-        .map(|(pack, size)| keep(&pack).then(|| Row { pack, size, entries: Vec::new() }))
-        .collect();
-    for entry in entries.chunks_exact(ENTRY) {
-        let (ordinal, offset, length) = fields(entry);
-        let Some(row) = ordinal.checked_sub(first).and_then(|ordinal| rows.get_mut(ordinal)) else {
-            return damaged("an index segment with an entry of no pack");
-        };
-        if let Some(row) = row {
-            Place::checked(row.pack, offset, length)?;
-            row.entries.push((prefix_of(entry), offset, length));
-        }
+}
+
+impl<'a> View<'a> {
+    /// Of the bytes of packs, and of entries that count packs from `first` on.
+    pub(super) fn new(packs: &'a [u8], entries: &'a [u8], first: usize) -> Self {
+        Self { packs, entries, first }
     }
-    Ok(rows.into_iter().flatten().collect())
+
+    /// The packs it names, in the order of their numbers.
+    pub fn packs(&self) -> impl Iterator<Item = Id> + use<'a> {
+        pack_rows(self.packs).map(|(id, _)| id)
+    }
+
+    /// Its entries in ascending order of their prefixes.
+    pub fn entries(&self) -> SegmentEntries<'a> {
+        SegmentEntries { entries: self.entries.chunks_exact(ENTRY), first: self.first }
+    }
+}
+
+/// Walks a segment: (prefix, number of the pack in the segment's own list, offset, length).
+pub struct SegmentEntries<'a> {
+    entries: std::slice::ChunksExact<'a, u8>,
+    first: usize,
+}
+
+impl Iterator for SegmentEntries<'_> {
+    type Item = (Prefix, u32, u32, u32);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = self.entries.next()?;
+        let (pack, offset, length) = fields(entry);
+        Some((prefix_of(entry), pack.wrapping_sub(self.first) as u32, offset, length))
+    }
 }
 
 #[cfg(test)]

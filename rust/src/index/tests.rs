@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::envelope;
 use crate::pack::{HEADER, OVERHEAD, RecordKind};
 
 const BLOCKS: u16 = 300;
@@ -112,16 +111,15 @@ impl Twins {
     }
 
     fn add(&mut self, packs: &[IndexedPack]) {
-        let plain = build(packs, &[]);
-        let sealed = seal_plain(&self.keys, &plain).unwrap();
+        let sealed = seal_plain(&self.keys, build(packs, &[])).unwrap();
         let ids: Vec<Id> = packs.iter().map(|pack| pack.id).collect();
         self.usable.extend(&ids);
-        self.index.add_usable(sealed.id, plain.clone(), &ids).unwrap();
+        self.index.add_usable(sealed.id, sealed.plain.clone(), &ids).unwrap();
         let blocks = packs.iter().flat_map(|pack| &pack.entries).map(|entry| entry.id);
         blocks.for_each(|block| assert!(self.index.find(&block).is_some()));
         // Segments that were there before and name one of these packs too are only marked by this.
         self.index.declare_usable(self.usable.iter().copied().collect());
-        self.say(sealed.id, &plain, true);
+        self.say(sealed.id, &sealed.plain, true);
     }
 
     fn act(&mut self, act: &Act) {
@@ -174,8 +172,7 @@ impl Twins {
         let segments = self.index.take_added(&self.keys).unwrap();
         self.said.retain(|said| said.plain.is_some());
         for segment in &segments {
-            let plain = envelope::open(&self.keys, envelope::Kind::Segment, "index", &segment.data).unwrap();
-            self.say(segment.id, &plain, true);
+            self.say(segment.id, &segment.plain, true);
         }
         self.added.clear();
     }
@@ -225,6 +222,15 @@ impl Twins {
             let mut packs = Vec::new();
             self.index.each_pack(Some(&IdSet::from_iter([said.id])), |id, size| packs.push((id, size)));
             assert_eq!(packs, said.packs);
+            let naming = self.index.segments_naming(&said.packs.iter().map(|(id, _)| *id).collect());
+            let expected = self
+                .said
+                .iter()
+                .filter(|it| it.packs.iter().any(|pack| said.packs.iter().any(|(id, _)| *id == pack.0)));
+            assert_eq!(
+                naming.into_iter().collect::<HashSet<_>>(),
+                expected.map(|it| it.id).collect::<HashSet<_>>()
+            );
         }
     }
 }
@@ -251,9 +257,18 @@ proptest! {
             twins.compare(exactly);
         }
         twins.index.verify().unwrap();
-        let mut rows = 0;
-        twins.index.each_row(|row| rows += row.entries.len()).unwrap();
-        prop_assert_eq!(rows, twins.said.iter().map(|said| said.places.len()).sum::<usize>());
+        let mut walked: Vec<(Prefix, Place)> = Vec::new();
+        twins.index.look(|views| for view in views {
+            let packs: Vec<Id> = view.packs().collect();
+            let place = |(prefix, pack, offset, length)| (prefix, Place { pack: packs[pack as usize], offset, length });
+            assert!(view.entries().is_sorted_by_key(|(prefix, ..)| prefix));
+            walked.extend(view.entries().map(place));
+        }).unwrap();
+        let order = |place: &(Prefix, Place)| (place.0, place.1.pack, place.1.offset);
+        let mut expected: Vec<(Prefix, Place)> = twins.said.iter().flat_map(|said| said.places.clone()).collect();
+        walked.sort_unstable_by_key(order);
+        expected.sort_unstable_by_key(order);
+        prop_assert_eq!(walked, expected);
         // Nothing is left lying about.
         twins.reopen(usize::MAX);
         fold(&twins.index, twins.directory.path(), true, usize::MAX);
@@ -292,54 +307,5 @@ proptest! {
         let _ = index.verify();
         twins.reopen(usize::MAX);
         twins.compare(false);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
-
-    #[test]
-    fn merged_segments_say_what_the_others_said_but_for_what_is_dropped(
-        groups in prop::collection::vec(prop::collection::vec((0u16..12, prop::collection::vec(0..BLOCKS, 0..40)), 1..4), 1..6),
-        dropped in prop::collection::hash_set(0u16..12, 0..12),
-        chosen in any::<u8>(),
-        folded in 0usize..6,
-    ) {
-        let mut twins = Twins::new();
-        for (number, group) in groups.iter().enumerate() {
-            twins.act(&Act::Add(group.clone()));
-            if number == folded {
-                twins.act(&Act::Fold(number % 2 == 0));
-            }
-        }
-        let dropped: IdSet = dropped.iter().map(|number| id(10_000 + number)).collect();
-        let chosen: Vec<&Said> = twins.said.iter().enumerate().filter(|(n, _)| chosen >> n & 1 == 1).map(|(_, said)| said).collect();
-        let ids: IdSet = chosen.iter().map(|said| said.id).collect();
-        let merged = twins.index.merge(&twins.keys, &ids, &dropped).unwrap();
-        let mut got: HashMap<Id, (u64, HashSet<(Prefix, u32, u32)>)> = HashMap::new();
-        for segment in &merged {
-            prop_assert_eq!(*blake3::hash(&segment.data).as_bytes(), segment.id);
-            let plain = envelope::open(&twins.keys, envelope::Kind::Segment, "index", &segment.data).unwrap();
-            let parsed = Segment::parse(&plain).unwrap();
-            prop_assert_eq!(parsed.replaces(&plain).collect::<Vec<_>>(), ids.sorted());
-            for row in parsed.rows(&plain, |_| true).unwrap() {
-                prop_assert!(got.insert(row.pack, (row.size, row.entries.into_iter().collect())).is_none(), "named twice");
-            }
-        }
-        let named: HashSet<Id> = chosen.iter().flat_map(|said| &said.packs).map(|(id, _)| *id).filter(|id| !dropped.contains(id)).collect();
-        prop_assert_eq!(got.keys().copied().collect::<HashSet<_>>(), named);
-        for (pack, (size, entries)) in got {
-            // Where several name it, it is what one of them says.
-            let said = chosen.iter().filter(|said| said.packs.contains(&(pack, size))).any(|said| {
-                let of_pack = said.places.iter().filter(|(_, place)| place.pack == pack);
-                of_pack.map(|(prefix, place)| (*prefix, place.offset, place.length)).collect::<HashSet<_>>() == entries
-            });
-            prop_assert!(said);
-        }
-        let naming: HashSet<Id> = twins.index.segments_naming(&dropped).into_iter().collect();
-        let expected = twins.said.iter().filter(|said| said.packs.iter().any(|(pack, _)| dropped.contains(pack))).map(|said| said.id);
-        prop_assert_eq!(naming, expected.collect::<HashSet<_>>());
-        let strange: IdSet = [id(1)].into_iter().collect();
-        prop_assert!(matches!(twins.index.merge(&twins.keys, &strange, &dropped), Err(Error::Usage(_))));
     }
 }

@@ -1,7 +1,7 @@
 //! The index, and the segments it is made of.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::PyValueError;
@@ -31,6 +31,11 @@ impl PySegment {
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.0.data)
+    }
+
+    #[getter]
+    fn plain<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.plain)
     }
 }
 
@@ -120,22 +125,9 @@ impl PyIndex {
     }
 
     fn named<'py>(&self, py: Python<'py>, packs: &Bound<'_, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let asked = id_set(packs)?;
-        let named = py.detach(|| {
-            let mut named = vec![false; asked.sorted().len()];
-            self.0.each_pack(None, |id, _| {
-                if let Some(at) = asked.position(&id) {
-                    named[at] = true;
-                }
-            });
-            asked
-                .sorted()
-                .iter()
-                .zip(named)
-                .filter(|(_, it)| *it)
-                .flat_map(|(id, _)| *id)
-                .collect::<Vec<u8>>()
-        });
+        let packs = SharedBytes::get(packs)?;
+        let named =
+            py.detach(|| Ok::<_, Error>(self.0.named(split_ids(packs.bytes())?.collect()).concat()))?;
         Ok(PyBytes::new(py, &named))
     }
 
@@ -148,18 +140,6 @@ impl PyIndex {
         let packs = SharedBytes::get(packs)?;
         let found = py.detach(|| self.0.misfits(split_ids(packs.bytes())?.zip(sizes).collect()));
         Ok(found?.into_iter().map(|(id, size)| (PyBytes::new(py, &id), size)).collect())
-    }
-
-    fn merge(
-        &self,
-        py: Python<'_>,
-        keyring: &PyKeyring,
-        segments: &Bound<'_, PyAny>,
-        drop_packs: &Bound<'_, PyAny>,
-    ) -> PyResult<Vec<PySegment>> {
-        let (segments, drop_packs) = (id_set(segments)?, id_set(drop_packs)?);
-        let merged = py.detach(|| self.0.merge(&keyring.0, &segments, &drop_packs))?;
-        Ok(merged.into_iter().map(PySegment).collect())
     }
 
     fn declare_usable(&self, py: Python<'_>, packs: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -221,8 +201,25 @@ fn id_set(ids: &Bound<'_, PyAny>) -> PyResult<IdSet> {
     Ok(ids.py().detach(|| Ok::<IdSet, Error>(split_ids(bytes.bytes())?.collect()))?)
 }
 
+#[pyfunction]
+fn merge_segments(
+    py: Python<'_>,
+    keyring: &PyKeyring,
+    paths: Vec<PathBuf>,
+    drop_packs: &Bound<'_, PyAny>,
+) -> PyResult<Vec<PySegment>> {
+    let drop_packs = SharedBytes::get(drop_packs)?;
+    let segments = py.detach(|| {
+        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let drop_packs: HashSet<Id> = split_ids(drop_packs.bytes())?.collect();
+        crate::index::merge_segments(&keyring.0, &paths, &drop_packs)
+    })?;
+    Ok(segments.into_iter().map(PySegment).collect())
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PySegment>()?;
     module.add_class::<PyIndex>()?;
-    module.add_class::<PyFold>()
+    module.add_class::<PyFold>()?;
+    module.add_function(wrap_pyfunction!(merge_segments, module)?)
 }
