@@ -243,7 +243,7 @@ fn main() -> Result<()> {
         growing.memory.look();
         let (tables, all) = disk(&growing.directory)?;
         let mut line = format!(
-            "{{\"entries\":{blocks},\"insert\":{:.1},\"insert_cpu\":{:.1},\"folding\":{:.1},\"first_open_ms\":{:.1},\"open_ms\":{:.1},\"mark_ms\":{:.1},\"anonymous\":{},\"tables\":{tables},\"disk\":{all}",
+            "{{\"entries\":{blocks},\"insert\":{:.1},\"insert_cpu\":{:.1},\"folding\":{:.1},\"first_open_ms\":{:.1},\"open_ms\":{:.1},\"mark_ms\":{:.1},\"anonymous\":{},\"tables\":{tables},\"table_count\":{},\"disk\":{all}",
             inserting.as_nanos() as f64 / blocks as f64,
             processing * 1e9 / blocks as f64,
             growing.folding.as_nanos() as f64 / blocks as f64,
@@ -251,6 +251,7 @@ fn main() -> Result<()> {
             opening.as_secs_f64() * 1e3,
             marking.as_secs_f64() * 1e3,
             growing.memory.0,
+            growing.index.files().iter().filter(|file| file.starts_with("table-")).count(),
         );
         for (name, Cost { row, between, mean }) in costs {
             line += &format!(",\"{name}\":{between:.1},\"{name}_row\":{row:.1},\"{name}_mean\":{mean:.1}");

@@ -62,6 +62,11 @@ impl IdSet {
         self.lists.iter().any(|list| list.position(id).is_some()) || self.later.contains(id)
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lists.is_empty() && self.later.is_empty()
+    }
+
     /// Adds some.
     pub fn extend(&mut self, ids: impl IntoIterator<Item = Id>) {
         self.later.extend(ids);

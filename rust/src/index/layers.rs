@@ -49,6 +49,10 @@ impl Laid {
     /// Marks which packs count.
     pub fn mark(&mut self, usable: &IdSet) {
         let mut marks = vec![0; self.bundle.packs().div_ceil(64)];
+        if usable.is_empty() {
+            self.usable = marks; // Without a look at the packs: so it is whenever an index is opened.
+            return;
+        }
         for part in self.live_parts() {
             let packs = part.packs.clone();
             for (number, (id, _)) in packs.clone().zip(self.bundle.pack_rows(packs)) {
