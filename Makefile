@@ -13,7 +13,7 @@ RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name target -prune -o -
 # Cargo finds the interpreter of the `python` feature here, whatever is first in PATH.
 export PYO3_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
-.PHONY: setup demo test lint format bench fuzz fuzz-long lock clean
+.PHONY: setup demo test lint format bench fuzz fuzz-long crash-long lock clean
 
 setup: $(STAMPS)/extension
 
@@ -83,6 +83,10 @@ fuzz: $(CARGO_FUZZ)
 
 fuzz-long:
 	$(MAKE) fuzz FUZZ_SECONDS=1800
+
+# The crash tests at every single point, instead of at some.
+crash-long: setup $(STAMPS)/test-tools
+	SNAPFERRY_KILL_EVERY=1 $(BIN)/python -m pytest tests/crash
 
 # Renews constraints.txt from pyproject.toml: the newest versions, every file's hash, no addresses.
 lock: $(STAMPS)/tools

@@ -38,6 +38,10 @@ class CommandLine:
         """Runs one command to its end."""
         return run(self.command(*arguments), env=self.environment, watch_memory=watch_memory)
 
+    def run_plain(self, *arguments: str) -> Usage:
+        """As ``run``, for people to read."""
+        return run([part for part in self.command(*arguments) if part != "--json"], env=self.environment)
+
     def create(self) -> None:
         """Creates the repository."""
         run(self.init(), env=self.environment)

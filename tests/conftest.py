@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import s3_servers
 from tests.support.lab import Lab, MakeLab
+from tests.support.s3_servers import Server
 
 
 @pytest.fixture
@@ -19,3 +22,25 @@ def make_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeLab:
         return lab
 
     return make
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[Server]:
+    """A moto server with an empty bucket."""
+    with s3_servers.moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An rclone server with an empty bucket, which is a directory."""
+    with s3_servers.rclone(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture(params=["moto", "rclone"])
+def s3_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Each of the servers, with its credentials in the environment."""
+    server: Server = request.getfixturevalue(f"{request.param}_server")
+    s3_servers.use(monkeypatch, server)
+    return server

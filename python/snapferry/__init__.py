@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from snapferry.config import Config, load_config, new_config
     from snapferry.engine import (
+        BulkResult,
+        ExportJob,
+        JobOutcome,
+        Keys,
         ReplicaDetails,
         Repository,
         SnapshotDetails,
@@ -45,21 +49,42 @@ if TYPE_CHECKING:
         TargetError,
         TargetFull,
     )
+    from snapferry.lifecycle.retention import RetentionPolicy
     from snapferry.source import FileSource, Source
-    from snapferry.types import Damage, ExportResult, ListedSnapshot, Progress, RestoreResult, Snapshot, VerifyResult
+    from snapferry.types import (
+        Damage,
+        ExportResult,
+        ForgetResult,
+        Forgotten,
+        KeyChange,
+        KeySlot,
+        ListedSummary,
+        Progress,
+        Pruned,
+        PruneResult,
+        RestoreResult,
+        Snapshot,
+        SnapshotSummary,
+        VerifyResult,
+    )
 
 _HOMES = {
     "snapferry.config": ("Config", "load_config", "new_config"),
     "snapferry.engine": (
-        "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
+        "BulkResult", "ExportJob", "JobOutcome", "Keys", "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect",
+        "create_repository", "open_repository",
     ),
     "snapferry.errors": (
         "AccessDenied", "CatalogError", "ConfigurationError", "DamageError", "DestinationDenied", "DestinationError", "DestinationFull",
         "DestinationNotARepository", "DestinationUnreachable", "Fenced", "NotARepository", "ObjectDamaged", "ObjectNotFound",
         "SnapferryError", "SnapshotNotFound", "SourceChanged", "SourceError", "SourceReadError", "TargetError", "TargetFull",
     ),
+    "snapferry.lifecycle.retention": ("RetentionPolicy",),
     "snapferry.source": ("FileSource", "Source"),
-    "snapferry.types": ("Damage", "ExportResult", "ListedSnapshot", "Progress", "RestoreResult", "Snapshot", "VerifyResult"),
+    "snapferry.types": (
+        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSummary", "Progress", "Pruned",
+        "PruneResult", "RestoreResult", "Snapshot", "SnapshotSummary", "VerifyResult",
+    ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -67,6 +92,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",
+    "BulkResult",
     "CatalogError",
     "Config",
     "ConfigurationError",
@@ -77,22 +103,33 @@ __all__ = [
     "DestinationFull",
     "DestinationNotARepository",
     "DestinationUnreachable",
+    "ExportJob",
     "ExportResult",
     "Fenced",
     "FileSource",
-    "ListedSnapshot",
+    "ForgetResult",
+    "Forgotten",
+    "JobOutcome",
+    "KeyChange",
+    "KeySlot",
+    "Keys",
+    "ListedSummary",
     "NotARepository",
     "ObjectDamaged",
     "ObjectNotFound",
     "Progress",
+    "PruneResult",
+    "Pruned",
     "ReplicaDetails",
     "Repository",
     "RestoreResult",
+    "RetentionPolicy",
     "SnapferryError",
     "Snapshot",
     "SnapshotDetails",
     "SnapshotNotFound",
     "SnapshotReader",
+    "SnapshotSummary",
     "Source",
     "SourceChanged",
     "SourceError",

@@ -15,6 +15,8 @@ PACK_HEADER_LENGTH: Final[int]
 MAX_PACK_LENGTH: Final[int]
 """No pack is longer, in bytes."""
 RECORD_OVERHEAD: Final[int]
+MAX_LABEL_LENGTH: Final[int]
+"""No label of a key slot is longer, in bytes of UTF-8."""
 
 Fetch = tuple[bytes, int, int]
 PlaceTuple = tuple[bytes, int, int]
@@ -29,6 +31,9 @@ class DamagedError(CoreError):
 
 class KeyMismatchError(CoreError):
     """The key does not fit what it is meant to open."""
+
+class WriteOnlyError(CoreError):
+    """The key may write, and not do this: read data, or manage keys."""
 
 class UnsupportedError(CoreError):
     """A version, suite or codec that this program does not know, by name."""
@@ -60,22 +65,108 @@ class Workers:
         """Bytes of pack buffers now alive, free ones kept for reuse included."""
 
 @final
+class Slot:
+    """A key slot, its hash and the signature of its repository's authority verified. Its contents stay sealed."""
+
+    def __new__(cls, data: Buffer) -> Slot:
+        """``DamagedError`` for what is torn, altered, or not signed; ``UnsupportedError`` for a version or kind unknown here."""
+    @property
+    def id(self) -> bytes:
+        """16 bytes, the same in every copy of the slot."""
+    @property
+    def kind(self) -> str:
+        """``key file``, ``passphrase`` or ``public key``."""
+    @property
+    def role(self) -> str:
+        """``full``, ``write-only``, or ``removed``: a note that the slot of that id is no more."""
+    @property
+    def label(self) -> str: ...
+    @property
+    def created(self) -> int:
+        """Unix seconds."""
+    @property
+    def repository_id(self) -> bytes: ...
+    @property
+    def public_key(self) -> bytes:
+        """The holder's, 32 bytes."""
+    @property
+    def epochs(self) -> list[bytes]:
+        """The tags (16 bytes) of the epochs that its sealer knew, in order."""
+    @property
+    def epoch(self) -> int:
+        """The number of the newest."""
+    @property
+    def data(self) -> bytes:
+        """The object; its name is ``blake3(data)[:16]`` in hex."""
+    def unlock(self, *, key_file: Buffer | None = None, passphrase: Buffer | None = None) -> SlotKey | None:
+        """The private half of its key if that is its secret, else None. A passphrase is stretched, which takes memory and time.
+
+        ``DamagedError`` if its holder never made it for this repository; ``ValueError`` if the memory is not to be had.
+        """
+
+@final
+class SlotKey:
+    """The private half of one slot's key; the same for every copy of the slot."""
+
+def host_public_key(key_file: Buffer) -> bytes:
+    """The public half (32 bytes) of a key file's 32 bytes, for a slot of kind ``public key``."""
+
+@final
 class Keyring:
-    """The unwrapped keys of one repository. Secrets stay in here."""
+    """The unwrapped keys of one repository. Secrets stay in here. Safe to share between threads."""
 
     @staticmethod
     def generate() -> Keyring:
-        """A new repository: random id and root key."""
+        """A new repository: random secrets, its id a hash of one of them, and its first epoch."""
     @staticmethod
-    def unwrap(slot: Buffer, secret: Buffer) -> Keyring:
-        """Opens a key slot; ``KeyMismatchError`` if ``secret`` is not its key, ``DamagedError`` if it is torn."""
-    def wrap(self, secret: Buffer) -> bytes:
-        """A new key slot object for ``secret`` (32 bytes or more of a key file); its name is ``blake3(slot)[:16]`` in hex."""
+    def unlock(slot: Slot, key: SlotKey) -> Keyring:
+        """Opens a slot; ``KeyMismatchError`` for another slot's key, or a removed slot; ``DamagedError`` if its contents make no sense."""
+    def adopt(self, slot: Slot) -> bool:
+        """Takes over the epochs of another copy of the slot it was opened with; whether there were new ones."""
+    def snapshot(self) -> Keyring:
+        """The same keys as they are now: what is adopted or chosen later does not touch them."""
+    def with_new_epoch(self) -> Keyring:
+        """The same keys with one more epoch, under which its new packs are; ``WriteOnlyError``."""
+    def new_slot(
+        self,
+        role: str,
+        label: str,
+        created: int,
+        *,
+        key_file: Buffer | None = None,
+        passphrase: Buffer | None = None,
+        public_key: bytes | None = None,
+        stretch: tuple[int, int, int] | None = None,
+    ) -> bytes:
+        """A new key slot object (``full`` or ``write-only``) for one of: a key file's bytes, a passphrase, a public key.
+
+        ``stretch``: Argon2id's KiB of memory, passes and lanes, unless they are to be the usual ones. ``WriteOnlyError``.
+        """
+    def seal_again(self, slot: Slot) -> bytes:
+        """The same slot, sealed anew for its holder with all epochs of this keyring; ``WriteOnlyError``."""
+    def remove(self, slot: Slot) -> bytes:
+        """The note that a slot was removed, itself a slot object; ``WriteOnlyError``."""
     @property
     def repository_id(self) -> bytes: ...
+    @property
+    def reads_data(self) -> bool:
+        """False for a key that may write and not read."""
+    @property
+    def slot_id(self) -> bytes | None:
+        """The id of the slot that it was opened with."""
+    @property
+    def epochs(self) -> list[bytes]:
+        """The tags (16 bytes) of the epochs that it knows, in order."""
+    @property
+    def current_epoch(self) -> bytes | None:
+        """The tag of the epoch that new data packs are sealed under."""
+    def choose_epoch(self, allowed: list[bytes]) -> bool:
+        """Seals new packs under the newest of these epochs; False, and nothing changes, if it can write with none of them."""
+    def lacks_epoch_of(self, header: Buffer) -> bool:
+        """Whether a pack's header, which proves nothing by itself, names an epoch that is not held here."""
     def seal(self, kind: str, name: str, payload: Buffer) -> bytes:
         """A small object. ``kind``: destination, config (both authenticated, in the clear), session, end, commit, forgotten,
-        damaged, segment (all encrypted; session, end, commit, forgotten also signed). ``name`` is bound to it."""
+        damaged, segment, condemned, delete, done (all encrypted; all but damaged and segment also signed). ``name`` is bound to it."""
     def open(self, kind: str, name: str, data: Buffer) -> bytes:
         """The payload of an object sealed with the same kind and name. ``DamagedError``, ``KeyMismatchError``, ``UnsupportedError``."""
 
@@ -120,8 +211,9 @@ class Index:
     @property
     def crowded(self) -> bool:
         """Whether so much is in memory that it should be folded (see ``Fold``)."""
-    def verify(self) -> None:
-        """Reads all that was folded, and raises ``DamagedError`` where it is damaged; then it is to be opened anew.
+    def verify(self, number: int) -> bool:
+        """Reads one file of all that was folded, from 0 on; False past the last. ``DamagedError`` where one is damaged: it is
+        removed then, and the directory to be opened anew.
 
         A look-up checks what it takes. What it finds is there; what it does not find may be there where the cache is damaged. Who
         concludes from that (a collection) verifies first.
@@ -151,6 +243,8 @@ class Index:
     def declare_usable(self, packs: Buffer) -> None:
         """Replaces the set of packs whose blocks count as known. Costs with the number of all packs."""
     def is_usable(self, pack: bytes) -> bool: ...
+    def all_usable(self, packs: Buffer) -> bool:
+        """Whether all of these count; ``packs`` is their ids, one after another."""
     def find(self, block_id: bytes) -> PlaceTuple | None: ...
     def __len__(self) -> int:
         """How many entries there are, those included that do not count."""
@@ -187,6 +281,13 @@ class Manifest:
 
         Each call replaces what was asked for before: one task at a time asks and feeds.
         """
+    def missing_of(self, runs: list[tuple[int, int]], places: bool = True) -> list[Fetch]:
+        """As ``missing``, for many (first, count) runs of blocks at once."""
+    def differing(self, workers: Workers, first: int, data: Buffer) -> list[tuple[int, int]]:
+        """(first, count) runs of the blocks in ``data``, from number ``first`` on, that are not what this manifest says.
+
+        Unreadable ones never are. The pages of ids must be loaded: ``DamagedError`` if one is lost.
+        """
     def feed(self, pack: bytes, offset: int, data: Buffer) -> int:
         """Verifies the asked-for pages in ``data``, which begins at ``offset`` of ``pack``; returns how many failed (0: all well)."""
     def give_up(self, pack: bytes, offset: int, length: int) -> None:
@@ -204,6 +305,58 @@ class Manifest:
         """The ids of loaded blocks, 32 bytes each, one after another; zeros for holes. ``ValueError`` if a page is missing."""
     def packs(self, first: int, end: int) -> bytes:
         """The ids of all packs (data and manifest) that the loaded range names, one after another, each once."""
+    def any_lost(self) -> bool:
+        """Whether any page was given up."""
+    def resolve(self, index: Index, present: PackSet, first: int, end: int) -> tuple[bytes, bytes, list[tuple[int, int]]]:
+        """Where the loaded range lies now: where a place names a pack that is not ``present``, the index is asked for another one that is.
+
+        Returns (ids of the packs that hold its blocks and pages; ids of packs that are gone and held blocks which no other one holds;
+        (first, count) runs of those blocks). The index must have all of ``present`` declared usable.
+        """
+
+@final
+class PackSet:
+    """A set of packs, handed over once as ids of 32 bytes, one after another."""
+
+    def __new__(cls, ids: Buffer) -> PackSet: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, pack: bytes) -> bool: ...
+
+@final
+class Marker:
+    """What is reached from the roots of snapshots: packs with pages, and blocks. Shared subtrees are walked once."""
+
+    def __new__(cls, directory: str) -> Marker:
+        """``directory`` takes, in files without a name, what does not fit into memory."""
+    def manifest(self, keyring: Keyring, roots: RootsTuple, size: int, block_size: int) -> Manifest:
+        """The trees of one more snapshot, to be loaded once from end to end (``missing`` with ``places=False``); what was met before counts as zeros."""
+    def page_packs(self) -> bytes:
+        """The ids of the packs that hold pages that were reached, one after another."""
+    def sweep(self, index: Index, present: PackSet, preferred: PackSet) -> list[tuple[bytes, int, int, bool]]:
+        """(pack, live bytes, all bytes, holds pages that are reached) of every pack in ``present`` that the index describes; bytes of records.
+
+        For each needed block one record is chosen to be live, in a ``preferred`` pack if there is one. Packs added with ``add_pack`` and not mapped as a segment are not looked at.
+        ``DamagedError`` if a needed block lies in no pack that is present; ``ValueError`` if the marking is not complete.
+        """
+    def live_records(self, index: Index, present: PackSet, preferred: PackSet, of: PackSet) -> list[tuple[bytes, list[tuple[int, int]]]]:
+        """By pack in ``of`` the (offset, length) of its live records, as ``sweep`` chooses them."""
+    def rescued(self, index: Index, present: PackSet, condemned: PackSet) -> bytes:
+        """The ids of the condemned packs that are needed after all. Raises as ``sweep``."""
+
+@final
+class Repacker:
+    """Copies live records into new packs: opened, proven, sealed anew."""
+
+    def __new__(cls, keyring: Keyring, workers: Workers, *, session: bytes, capacity: int) -> Repacker: ...
+    def take(self, header: Buffer, start: int, data: Buffer, records: list[tuple[int, int]]) -> list[Pack]:
+        """Copies the records (offset, length) of the pack with that header out of ``data``, which begins at ``start`` of it; returns full packs.
+
+        ``DamagedError`` if a record is not what its id promises; nothing was copied then.
+        """
+    def finish(self) -> list[Pack]:
+        """The last pack, if anything is in it."""
+    def segments(self) -> list[Segment]:
+        """Index segments of all packs finished so far."""
 
 def missing_for_diff(a: Manifest, b: Manifest, first: int, end: int) -> tuple[list[Fetch], list[Fetch]]:
     """What each must be fed to compare the range; equal subtrees are never asked for. Both empty: ready."""
@@ -213,7 +366,10 @@ def diff(a: Manifest, b: Manifest, first: int, end: int) -> list[tuple[int, int]
 
 @final
 class ManifestWriter:
-    """Builds a snapshot's trees as blocks are recorded, page by page, sharing the parent's unchanged pages."""
+    """Builds a snapshot's trees as blocks are recorded, page by page, sharing the parent's unchanged pages.
+
+    ``size`` is None where only the end of the volume tells: ``set_size`` comes before the last block is processed.
+    """
 
     def __new__(
         cls,
@@ -222,11 +378,26 @@ class ManifestWriter:
         index: Index,
         *,
         session: bytes,
-        size: int,
+        size: int | None,
         block_size: int,
         parent: Manifest | None,
         check: str,
     ) -> ManifestWriter: ...
+    def set_size(self, size: int) -> None:
+        """The volume's size in bytes, which nobody knew; ``ValueError`` if somebody did, or blocks past it are recorded."""
+    def inherit(self) -> None:
+        """Begins as the parent: what is not recorded is as there, its pages taken over unread. Past the parent's end are zeros.
+
+        Only where every pack that the parent names is usable. Where the two differ in their number of blocks, the parent's pages
+        for this volume's last block must be loaded.
+        """
+    def clear(self, first: int, count: int) -> None:
+        """These blocks are zeros, where the writer inherits. The parent's pages of the first and the last of them must be loaded."""
+    def packs(self) -> bytes:
+        """The ids of the packs that the pages written or shared so far lie in or name, one after another, each once.
+
+        Pages that were inherited unread are not among them.
+        """
     def mark_unreadable(self, first: int, count: int) -> None:
         """These blocks could not be read. Must come before ``advance`` passes them."""
     def advance(self, until: int) -> list[Pack]:
@@ -266,6 +437,11 @@ class Packer:
         ``data`` is whole blocks, but at the volume's end, where the last is taken as padded with zeros.
         ``room`` must be at least ``len(data)`` and ``RECORD_OVERHEAD`` a block more, and one block more, less what other calls
         now running may use. The parent's pages for the range must be loaded.
+        """
+    def take_over(self, first: int, count: int) -> list[tuple[int, int]]:
+        """Records the parent's blocks as this snapshot's, without reading them; its pages must be loaded, or lost.
+
+        Returns the (first, count) runs of those that must be processed after all: unreadable then, their page lost, or in no usable pack.
         """
     def finish(self) -> list[Pack]:
         """The last pack, if anything is in it. No ``process`` may run."""

@@ -99,14 +99,19 @@ class DestinationError(SnapferryError):
 
     Attributes:
         destination: the name of the destination in the configuration.
-        retryable: whether the same call may succeed later without anybody's doing.
+        retryable: whether the same call may succeed later without anybody's doing; by default as is usual for the class.
+        retry_after: the seconds that the store asks to be left alone for, or None.
     """
 
     retryable: bool = False
+    retry_after: float | None = None
 
-    def __init__(self, message: str, destination: str = "") -> None:
+    def __init__(self, message: str, destination: str = "", *, retryable: bool | None = None, retry_after: float | None = None) -> None:
         super().__init__(f"{destination}: {message}" if destination else message)
         self.destination = destination
+        self.retry_after = retry_after
+        if retryable is not None:
+            self.retryable = retryable
 
 
 class ObjectNotFound(DestinationError):

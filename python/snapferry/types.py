@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+import msgspec
+
 KiB = 1 << 10
 MiB = 1 << 20
 GiB = 1 << 30
@@ -70,6 +72,27 @@ class Snapshot:
     placement: str = "mirror"
 
 
+class SnapshotSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a listing shows of a snapshot: ``Snapshot`` without what only its commit may tell, because reading it rests on that."""
+
+    id: str
+    volume: str
+    generation: int
+    created: datetime
+    size: int
+    block_size: int
+    bytes_new: int
+    parent: str | None
+    tags: dict[str, str]
+
+
+class ListedSummary(msgspec.Struct, frozen=True, gc=False):
+    """A snapshot as a listing shows it, and the names of the destinations that list its commit."""
+
+    snapshot: SnapshotSummary
+    destinations: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ListedSnapshot:
     """A snapshot and the names of the destinations that hold its commit."""
@@ -90,6 +113,56 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySlot:
+    """One key that opens the repository.
+
+    Attributes:
+        id: 32 hex digits; stays the same when an epoch begins.
+        kind: ``key file``, ``passphrase`` or ``public key``.
+        role: ``full``, or ``write-only``: it makes snapshots and reads none.
+        epoch: the number of the newest key epoch that it knows.
+        up_to_date: it knows every epoch that any other does. A rotation, or the next export with a full key, sees to that.
+        in_use: the repository was opened with it.
+        destinations: names of those that hold it.
+    """
+
+    id: str
+    kind: str
+    role: str
+    label: str
+    created: datetime
+    epoch: int
+    up_to_date: bool
+    in_use: bool
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """What a change of keys came to.
+
+    Attributes:
+        slot: the id of the slot that was added or removed; None for a rotation.
+        epoch: the number of the epoch that is written under now.
+        slots: how many keys open the repository now.
+        changed: names of the destinations where all was done.
+        failures: those where it was not, or not in full, and why; the next export or change of keys brings them up to date.
+    """
+
+    slot: str | None
+    epoch: int
+    slots: int
+    changed: tuple[str, ...]
+    failures: dict[str, BaseException] = field(default_factory=dict)
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """3 where some destination is left behind, else 0."""
+        return 3 if self.failures else 0
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """One progress event; counts are cumulative since the command began.
 
@@ -101,7 +174,7 @@ class Progress:
         sent: bytes acknowledged (export) or fetched (restore) per destination.
     """
 
-    operation: Literal["export", "restore", "verify", "copy", "rebuild"]
+    operation: Literal["export", "restore", "verify", "copy", "rebuild", "prune"]
     subject: str
     done: int
     total: int | None
@@ -112,9 +185,19 @@ ProgressCallback = Callable[[Progress], object]
 
 
 @dataclass(frozen=True, slots=True)
+class MapUse:
+    """What became of a map of changes: ``used``, or not, for that ``reason``; ``audited`` blocks were read to check it."""
+
+    used: bool
+    audited: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ExportResult:
     """What an export did; the fields are those of the contract's ``snapshot`` line.
 
+    With a ``map`` of changes that was used, ``blocks_zero`` counts only blocks that were read or that it names.
     ``failures`` maps the destinations in ``behind`` to the error that left them behind.
     ``exit_code`` is 0, or 3 where copies are missing or extents were unreadable.
     """
@@ -131,6 +214,7 @@ class ExportResult:
     failures: dict[str, BaseException]
     seconds: float
     dry_run: bool = False
+    map: MapUse | None = None
 
     @property
     def id(self) -> str:
@@ -182,3 +266,73 @@ class VerifyResult:
     def exit_code(self) -> int:
         """4 where damage was found, healable or not; 3 where something could not be looked at; else 0."""
         return 4 if self.damage else 3 if self.unverified else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a prune did, or would do, at one destination; sizes in bytes of objects.
+
+    Attributes:
+        packs_deleted, bytes_freed: packs that nobody needs, and what their going gives back; copies made of their live parts are taken off.
+        packs_repacked, bytes_repacked: of the packs deleted, those whose live parts were copied into new packs; and how much that was.
+        bytes_kept: of the packs that stay, copies included. bytes_unused: of these, what nobody needs.
+    """
+
+    destination: str
+    packs_deleted: int
+    bytes_freed: int
+    packs_repacked: int
+    bytes_repacked: int
+    bytes_kept: int
+    bytes_unused: int
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What a prune did; ``failures`` maps the destinations where it could not be done to the reason."""
+
+    destinations: tuple[Pruned, ...]
+    failures: dict[str, BaseException]
+    seconds: float
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where a destination failed."""
+        return 3 if self.failures else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """One snapshot that was, or would be, let go: where, and where it could not be.
+
+    Of one whose commit is in good order nowhere nothing is known but its id: ``volume`` is empty and ``created`` None.
+    """
+
+    id: str
+    volume: str
+    created: datetime | None
+    destinations: tuple[str, ...]
+    failures: dict[str, BaseException] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetResult:
+    """What a forget did.
+
+    Attributes:
+        kept: snapshot id to the reasons why it stays, by destination.
+        failures: destinations that could not be looked at or written to.
+        bytes_freed: what a prune would give back then, by destination; told for a dry run only.
+    """
+
+    forgotten: tuple[Forgotten, ...]
+    kept: dict[str, dict[str, tuple[str, ...]]]
+    failures: dict[str, BaseException]
+    bytes_freed: dict[str, int] = field(default_factory=dict)
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where it could not be done everywhere."""
+        return 3 if self.failures or any(item.failures for item in self.forgotten) else 0

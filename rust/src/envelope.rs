@@ -13,7 +13,7 @@
 //! 40     32      keyed hash of bytes 0 to 39, the object's name and the payload
 //! 72      n      payload, encrypted but for destination and config
 //!        16      tag, where encrypted
-//!        64      Ed25519 signature of all before, for kinds that are signed
+//!        64      Ed25519 signature of all before, for kinds that are signed: by every writer's key, or by the authority
 //!        32      BLAKE3 of all before
 //! ```
 //!
@@ -51,11 +51,17 @@ pub enum Kind {
     Damaged = 7,
     /// An index segment.
     Segment = 8,
+    /// What a collection may delete.
+    Condemned = 9,
+    /// What it deletes.
+    Delete = 10,
+    /// That it has.
+    Done = 11,
 }
 
 impl Kind {
     /// All kinds with their names.
-    pub const NAMES: [(&'static str, Kind); 8] = [
+    pub const NAMES: [(&'static str, Kind); 11] = [
         ("destination", Kind::Destination),
         ("config", Kind::Config),
         ("session", Kind::Session),
@@ -64,6 +70,9 @@ impl Kind {
         ("forgotten", Kind::Forgotten),
         ("damaged", Kind::Damaged),
         ("segment", Kind::Segment),
+        ("condemned", Kind::Condemned),
+        ("delete", Kind::Delete),
+        ("done", Kind::Done),
     ];
 
     /// The kind of that name.
@@ -80,7 +89,13 @@ impl Kind {
     }
 
     fn signed(self) -> bool {
-        matches!(self, Kind::Session | Kind::End | Kind::Commit | Kind::Forgotten)
+        matches!(self, Kind::Session | Kind::End | Kind::Commit) || self.takes_away()
+    }
+
+    /// What takes something away is signed by the repository's authority, so that a host which may write and not read cannot
+    /// undo with a new object what its store does not let it delete.
+    fn takes_away(self) -> bool {
+        matches!(self, Kind::Forgotten | Kind::Condemned | Kind::Delete | Kind::Done)
     }
 
     fn overhead(self) -> usize {
@@ -111,7 +126,7 @@ pub fn seal(keys: &Keyring, kind: Kind, name: &str, payload: &[u8]) -> Result<Ve
         out.extend_from_slice(&tag);
     }
     if kind.signed() {
-        let signature = keys.sign(&out);
+        let signature = if kind.takes_away() { keys.sign_as_authority(&out)? } else { keys.sign(&out) };
         out.extend_from_slice(&signature);
     }
     let hash = blake3::hash(&out);
@@ -148,7 +163,12 @@ pub fn open(keys: &Keyring, kind: Kind, name: &str, data: &[u8]) -> Result<Vec<u
             "it is not {name:?} of this repository: another key, another name, or altered"
         )));
     }
-    if kind.signed() && !keys.signed(&data[..rest], &data[rest..rest + SIGNATURE]) {
+    let (signed, signature) = (&data[..rest], &data[rest..]);
+    let honest = match kind.takes_away() {
+        true => keys.signed_by_authority(signed, &signature[..SIGNATURE]),
+        false => !kind.signed() || keys.signed(signed, &signature[..SIGNATURE]),
+    };
+    if !honest {
         return Err(Error::KeyMismatch("its signature is not this repository's".into()));
     }
     Ok(payload)

@@ -11,6 +11,9 @@ pub enum Error {
     /// The key does not fit what it is meant to open.
     #[error("{0}")]
     KeyMismatch(String),
+    /// The key may write, and not do this.
+    #[error("{0}")]
+    WriteOnly(String),
     /// A version, suite or codec that this program does not know.
     #[error("{0}")]
     Unsupported(String),

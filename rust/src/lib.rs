@@ -11,6 +11,7 @@ pub mod block;
 pub mod bytes;
 pub mod cipher;
 pub mod codec;
+pub mod collect;
 pub mod envelope;
 pub mod error;
 pub mod index;

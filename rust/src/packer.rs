@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use rayon::prelude::*;
 
-use crate::block::{self, ZERO};
+use crate::block::{self, UNREADABLE, ZERO};
 use crate::bytes::Id;
 use crate::codec::{Codec, Encoder};
 use crate::error::{Error, Result};
@@ -16,6 +16,7 @@ use crate::manifest::{Found, ManifestWriter, Stored};
 use crate::pack::{
     Entry, FIXED, FinishedPack, MAX_PACK, NewRecord, OVERHEAD, PackBuilder, PackKind, RecordKind,
 };
+use crate::stretches::Stretches;
 use crate::workers::{Workers, lock};
 
 /// How much of what is built is decoded and compared before it leaves memory.
@@ -142,8 +143,8 @@ impl Packer {
         let size = self.manifest.block_size;
         let blocks = data.len().div_ceil(size) as u64;
         let torn = data.len() % size != 0;
-        if first.checked_add(blocks).is_none_or(|end| end > self.manifest.blocks)
-            || (torn && first * size as u64 + data.len() as u64 != self.manifest.size)
+        if first.checked_add(blocks).is_none_or(|end| end > self.manifest.blocks())
+            || (torn && Some(first * size as u64 + data.len() as u64) != self.manifest.size())
         {
             return Err(Error::Usage("blocks past the volume's end, or a torn block before it".into()));
         }
@@ -179,6 +180,34 @@ impl Packer {
             self.manifest.record(first, &recorded)?;
         }
         Ok(full)
+    }
+
+    /// Records the parent's blocks from `first` on as this snapshot's, without their bytes. Returns the (first, count) runs of
+    /// those that must be read after all: unreadable then, their page lost, or in no usable pack any more.
+    pub fn take_over(&self, first: u64, count: u64) -> Result<Vec<(u64, u64)>> {
+        let Some(parent) = &self.manifest.parent else {
+            return Err(Error::Usage("there is no parent to take blocks over from".into()));
+        };
+        let found = parent.range(first, first.saturating_add(count).min(self.manifest.blocks()))?;
+        let (mut taken, mut wanted) = (Vec::with_capacity(found.len()), Stretches::default());
+        for (block, found) in (first..).zip(found) {
+            let known = match found {
+                Some((ZERO, _)) => Some((ZERO, None)),
+                Some((UNREADABLE, _)) | None => None,
+                Some((id, place)) => {
+                    let usable = place.filter(|place| self.index.is_usable(&place.pack));
+                    usable.or_else(|| self.index.find(&id)).map(|place| (id, Some(place)))
+                }
+            };
+            if known.is_none() {
+                wanted.add(block, 1);
+            }
+            taken.push(known.unwrap_or((ZERO, None)));
+        }
+        if !self.dry_run {
+            self.manifest.record(first, &taken)?;
+        }
+        Ok(wanted.0)
     }
 
     fn judge(&self, block: &[u8], theirs: Option<Found>) -> Result<Verdict> {

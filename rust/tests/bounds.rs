@@ -26,7 +26,7 @@ fn export(store: &Store, size: u64, parent: Option<Arc<Manifest>>, dry_run: bool
     let (keys, workers) = (store.keys.clone(), store.workers.clone());
     let session = random().unwrap();
     let writer =
-        ManifestWriter::new(keys.clone(), workers.clone(), index.clone(), session, size, BLOCK, parent);
+        ManifestWriter::new(keys.clone(), workers.clone(), index.clone(), session, Some(size), BLOCK, parent);
     let writer = Arc::new(writer.unwrap());
     let encoder = Encoder::new(Codec::Zstd, 1);
     let packer = Packer::new(keys, workers, index, writer.clone(), session, encoder, Check::Full, dry_run);

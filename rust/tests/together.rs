@@ -38,7 +38,7 @@ fn export(store: &mut Store, blocks: u64, generation: u64, parent: Option<&Expor
     let session = random().unwrap();
     let (keys, workers) = (store.keys.clone(), store.workers.clone());
     let writer =
-        ManifestWriter::new(keys.clone(), workers.clone(), index.clone(), session, size, BLOCK, parent);
+        ManifestWriter::new(keys.clone(), workers.clone(), index.clone(), session, Some(size), BLOCK, parent);
     let writer = Arc::new(writer.unwrap());
     let encoder = Encoder::new(Codec::Zstd, 1);
     let packer = Packer::new(keys, workers, index, writer.clone(), session, encoder, Check::Full, false);

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 import random
 import shutil
 import signal
@@ -18,7 +20,8 @@ from snapferry.config import Config, DestinationConfig, new_config
 from snapferry.types import MiB
 from tests.support.lab import changed, volume
 
-EXPORTER = Path(__file__).with_name("exporter.py")
+EVERY = int(os.environ.get("SNAPFERRY_KILL_EVERY", "4"))
+"""The prune is killed at every so many changes, from another one on each time it is run; 1 is the long form (`make crash-long`)."""
 
 
 def _local(config: Config, home: Path) -> Config:
@@ -35,8 +38,12 @@ async def config(tmp_path: Path) -> Config:
 
 
 def _export(config: Config, source: Path, when: str = "never", nth: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(EXPORTER), str(config.path), str(source), when, str(nth)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return _run("exporter", config, source, when, nth)
+
+
+def _run(program: str, config: Config, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"tests.crash.{program}", config.path, *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
 
 
 async def _assert_restores_alone(config: Config, tmp_path: Path, contents: set[bytes], *, least: int = 0) -> None:
@@ -82,6 +89,42 @@ async def test_killed_at_every_object(config: Config, tmp_path: Path) -> None:
         else:
             pytest.fail("the export never ended")
         assert nth > 8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+async def test_a_prune_killed_at_its_changes_is_finished_by_the_next(config: Config, tmp_path: Path) -> None:
+    source = tmp_path / "volume.img"
+    latest = data = volume(1, blocks=40)
+    for number in range(3):
+        source.write_bytes(data)
+        assert _export(config, source).returncode == 0
+        latest, data = data, changed(data, number, range(number, 40, 3))
+    for place in ("near", "far", "home"):
+        shutil.copytree(tmp_path / place, tmp_path / "start" / place)
+    before = _stored(tmp_path / "near")
+    for when in ("before", "after"):
+        for nth in itertools.count(random.randrange(EVERY) + 1, EVERY):
+            for place in ("near", "far", "home"):
+                shutil.rmtree(tmp_path / place)
+                shutil.copytree(tmp_path / "start" / place, tmp_path / place)
+            died = _run("pruner", config, when, nth)
+            if died.returncode != -signal.SIGKILL:
+                assert (died.returncode, died.stdout.split()[1]) == (0, "0"), died.stderr
+                break
+            # Whoever opens it next, an export say, has all that is listed, and builds on nothing that goes.
+            source.write_bytes(latest)
+            exported = _export(config, source)
+            assert (exported.returncode, exported.stdout.split()[2]) == (0, "0"), (when, nth, exported.stderr)
+            again = _run("pruner", config)
+            assert (again.returncode, again.stdout.split()[1]) == (0, "0"), (when, nth, again.stderr)
+            await _assert_restores_alone(config, tmp_path, {latest}, least=1)
+            assert _stored(tmp_path / "near") < before
+        assert nth > 20
+
+
+def _stored(place: Path) -> int:
+    return sum(path.stat().st_size for path in (place / "packs").rglob("*") if path.is_file())
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ import snapferry
 from snapferry.config import DestinationConfig, new_config
 from tests.support.lab import volume
 
-EXPORTER = Path(__file__).with_name("exporter.py")
 _CALL = re.compile(r"^\d+\s+(?:<\.\.\. )?(\w+)(?: resumed>|\()(.*)$")
 
 
@@ -29,7 +28,20 @@ async def test_every_object_and_its_directory_are_synced_before_the_commit(tmp_p
     source, trace = tmp_path / "volume.img", tmp_path / "trace"
     source.write_bytes(volume(1))
     calls = "trace=fsync,fdatasync,rename,renameat,renameat2,link,linkat"
-    command = ["strace", "-f", "-y", "-e", calls, "-o", str(trace), sys.executable, str(EXPORTER), str(config.path), str(source)]
+    command = [
+        "strace",
+        "-f",
+        "-y",
+        "-e",
+        calls,
+        "-o",
+        str(trace),
+        sys.executable,
+        "-m",
+        "tests.crash.exporter",
+        str(config.path),
+        str(source),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -25,6 +25,7 @@ async def make(directory: Path) -> None:
             for data in (volumes.first(), volumes.second()):
                 source.write_bytes(data)
                 await repository.export(source, volume=volumes.VOLUME, block_size=volumes.BLOCK)
+        assert config.repository.key_file is not None
         shutil.copyfile(config.repository.key_file, directory / "snapferry.key")
     shutil.rmtree(directory / "store" / "tmp")
 

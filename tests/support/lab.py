@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from snapferry import _core
 from snapferry.config import Config, DestinationConfig, new_config
 from snapferry.destination import Destination
 from snapferry.destination.memory import MemoryDestination, MemoryStore
 from snapferry.engine import Repository, membership, open_repository
 from snapferry.errors import DestinationUnreachable
 from snapferry.repository.creating import create_repository
-from snapferry.repository.keyfile import create_key_file
+from snapferry.repository.keyfile import create_key_file, read_key_file
+from snapferry.repository.opening import open_members
 from snapferry.transport import RetryPolicy, with_retry
 from snapferry.types import KiB, MiB
 
@@ -99,6 +101,11 @@ class Lab:
     def repository(self, *names: str, **how: Any) -> Repository:
         """All places from the usual machine, or those of these names from a blank one."""
         return open_repository(self.machine(*names, **how) if names or how else self.config)
+
+    async def keyring(self) -> _core.Keyring:
+        """What opens and seals its objects, for tests that read or forge them."""
+        places = {name: MemoryDestination(name, self.stores[name]) for name in self.names}
+        return (await open_members(places, read_key_file(self._key_file), expected_id=self._repository_id)).keyring
 
     async def contents(self, repository: Repository, snapshot: str, **how: Any) -> bytes:
         """The whole volume of a snapshot."""

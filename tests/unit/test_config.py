@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ from snapferry.config import (
     parse_size,
     write_config,
 )
-from snapferry.errors import ConfigurationError, NotARepository, SnapferryError
+from snapferry.config.s3_place import S3Place, parse_s3
+from snapferry.errors import AccessDenied, ConfigurationError, NotARepository, SnapferryError
 
 MINIMAL = '[[destination]]\nname = "near"\nurl = "file:///srv/backup"\n'
+S3 = '[[destination]]\nname = "a"\nurl = "s3://bucket/x"\n'
 ENVIRONMENT = {"HOME": "/home/someone"}
 
 
@@ -79,6 +82,23 @@ def test_a_flag_beats_the_environment_beats_the_file(tmp_path: Path) -> None:
     assert config.repository.cache_dir == Path("/var/c/snapferry")
 
 
+def test_a_place_in_a_bucket(tmp_path: Path) -> None:
+    text = S3.replace("bucket/x", "bucket/a%20b/c/?endpoint=HTTP://Host:9000/&path_style=no")
+    config = load(tmp_path, text + 'options = { ca_bundle = "ca.pem", first_byte_timeout = 5, profile = "p", conditional_put = false }\n')
+    found = config.destinations[0]
+    assert found.options["ca_bundle"] == str(tmp_path / "ca.pem")
+    place = parse_s3(found.url, found.options, "here")
+    assert place == S3Place(
+        "bucket", "a b/c", "http://host:9000", None, False, str(tmp_path / "ca.pem"), "p", False, True, "auto", 5.0, 30.0
+    )
+    assert place.url == "s3://bucket/a%20b/c?endpoint=http://host:9000"
+
+
+def test_one_prefix_of_one_bucket_at_two_servers_is_two_places(tmp_path: Path) -> None:
+    one, other = (S3.replace('"a"', f'"{name}"') + f'options = {{ endpoint = "http://{name}" }}\n' for name in ("a", "b"))
+    assert len(load(tmp_path, one + other).destinations) == 2
+
+
 def test_secrets_are_hidden(tmp_path: Path) -> None:
     config = load(tmp_path, MINIMAL + 'options = { path_style = true, secret_key = "hush" }\n')
     assert "hush" not in repr([setting.value for setting in config.settings()])
@@ -107,8 +127,9 @@ def test_secrets_are_hidden(tmp_path: Path) -> None:
         (MINIMAL + '[engine]\ncheck_built = "never"\n', "'never' is unknown"),
         (MINIMAL + "[engine]\ncheck_built = 1\n", "must be text"),
         (MINIMAL + '[repository]\nid = "short"\n', "not a repository's id"),
-        (MINIMAL + '[repository]\npassphrase_file = "x"\n', "does not offer it yet"),
-        (MINIMAL + '[repository]\npassphrase_command = "x"\n', "does not offer it yet"),
+        (MINIMAL + '[repository]\npassphrase_file = "x"\nkey_file = "y"\n', "key_file is given too"),
+        (MINIMAL + '[repository]\npassphrase_file = "x"\npassphrase_command = "y"\n', "passphrase_file is given too"),
+        (MINIMAL + "[repository]\npassphrase_command = 1\n", "must be text"),
         (MINIMAL + '[repository]\ncatalog = "postgresql://h/d"\n', "'postgresql' is not offered by this version yet"),
         (MINIMAL + '[repository]\ncatalog = "mysql:///d"\n', "'mysql' is unknown"),
         ("engine = 3\n" + MINIMAL, "must be a table"),
@@ -119,7 +140,21 @@ def test_secrets_are_hidden(tmp_path: Path) -> None:
         ('[[destination]]\nurl = "/x"\n', "name must be"),
         ('[[destination]]\nname = "a"\n', "has no url"),
         ('[[destination]]\nname = "a"\nurl = "ftp://h/x"\n', r"scheme 'ftp' is unknown"),
-        ('[[destination]]\nname = "a"\nurl = "s3://bucket/x"\n', r"scheme 's3' is not offered by this version yet"),
+        ('[[destination]]\nname = "a"\nurl = "gs://bucket/x"\n', r"scheme 'gs' is not offered by this version yet"),
+        (S3 + 'options = { endpont = "http://h" }\n', r"s3 has no option 'endpont' \(did you mean 'endpoint'\?\)"),
+        (S3 + 'options = { path_style = "maybe" }\n', "path_style: 'maybe' must be true or false"),
+        (S3 + "options = { region = 3 }\n", "region: 3 must be text"),
+        (S3 + "options = { stall_timeout = 0 }\n", "stall_timeout: 0 must be seconds"),
+        (S3 + 'options = { checksum = "crc33" }\n', r"'crc33' is unknown \(did you mean 'crc32'\?\)"),
+        (S3 + 'options = { endpoint = "h:9000" }\n', "should read https://HOST"),
+        (S3 + 'options = { endpoint = "http://u:hush@h" }\n', "credentials do not belong in a URL"),
+        (S3 + 'options = { secret_access_key = "hush" }\n', "secret_access_key does not belong in the configuration"),
+        (S3.replace("bucket/x", "bucket/x?regoin=y"), r"s3 has no option 'regoin' \(did you mean 'region'\?\)"),
+        (S3.replace("bucket/x", "bucket/x?region=y") + 'options = { region = "z" }\n', "region is given twice"),
+        (S3.replace("bucket/x", "u:hush@bucket/x"), "credentials do not belong in a URL"),
+        (S3.replace("bucket/x", ""), "should read s3://BUCKET"),
+        (S3.replace("bucket/x", "bucket/x/../y"), "a prefix that no key may have"),
+        (S3 + S3.replace('"a"', '"b"').replace("x", "x/"), "'a' and 'b' are the same place: s3://bucket/x/"),
         ('[[destination]]\nname = "a"\nurl = "sftp://u:hush@h/x"\n', r"sftp://u:\(hidden\)@h"),
         ('[[destination]]\nname = "a"\nurl = "file://host/x"\n', "three slashes"),
         (MINIMAL + MINIMAL, "two destinations are named 'near'"),
@@ -193,6 +228,8 @@ def test_flags_name_destinations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert parse_destination("file:///a=b") == DestinationConfig("near", "file:///a=b")
     assert parse_destination("backup") == DestinationConfig("near", str(tmp_path / "backup"))
     assert parse_destination("backup", ["near", "near-2"]).name == "near-3"
+    assert parse_destination("s3://bucket/x", ["near"]) == DestinationConfig("cloud", "s3://bucket/x")
+    assert parse_destination("s3://bucket/y", ["cloud"]).name == "cloud-2"
     with pytest.raises(ConfigurationError, match="scheme 'http' is not offered"):
         parse_destination("http://host/x")
 
@@ -219,3 +256,55 @@ def test_a_size_in_bytes_is_itself_and_its_text_is_near(size: int) -> None:
 
 def test_threads_are_as_many_as_processors(tmp_path: Path) -> None:
     assert load(tmp_path, MINIMAL).engine.threads >= EngineConfig().threads
+
+
+def test_one_thing_opens_the_repository_and_a_higher_layer_decides_which(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL + '[repository]\npassphrase_file = "secret"\n')
+    assert (config.repository.key_file, config.repository.passphrase_file) == (None, tmp_path / "secret")
+    config = load(tmp_path, MINIMAL + '[repository]\nkey_file = "k"\n', {"SNAPFERRY_REPOSITORY_PASSPHRASE_FILE": "/run/secret"})
+    assert (config.repository.key_file, config.repository.passphrase_file) == (None, Path("/run/secret"))
+    assert not any(setting.key == "repository.key_file" for setting in config.settings())
+    assert "repository.key_file" not in config.origins
+    config = load(tmp_path, MINIMAL + '[repository]\npassphrase_command = "pass show x"\n')
+    assert (config.repository.key_file, config.repository.passphrase_command) == (None, "pass show x")
+
+
+@pytest.mark.parametrize(
+    "opener", ['passphrase_file = "secret"', "passphrase_command = \"pass show 'a b'\"", 'key_file = "/elsewhere/key"']
+)
+def test_what_opens_the_repository_comes_back_as_written(tmp_path: Path, opener: str) -> None:
+    config = load(tmp_path, MINIMAL + f"[repository]\n{opener}\n")
+    again = dataclasses.replace(config, path=tmp_path / "again.toml")
+    write_config(again)
+    assert load_config(again.path, environment=ENVIRONMENT).repository == config.repository
+
+
+def test_a_passphrase_file_and_a_key_file_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="give one"):
+        new_config(tmp_path / "c.toml", [DestinationConfig("near", "/srv/x")], key_file="k", passphrase_file="p", environment={})
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o602, 0o666])
+def test_a_file_that_names_a_command_and_that_others_can_write_is_not_read(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "snapferry.toml"
+    file.write_text(MINIMAL + '[repository]\npassphrase_command = "pass show x"\n')
+    file.chmod(mode)
+    with pytest.raises(AccessDenied, match="names a command") as caught:
+        load_config(file, environment=ENVIRONMENT)
+    assert caught.value.exit_code == 12
+    file.chmod(0o644)
+    assert load_config(file, environment=ENVIRONMENT).repository.passphrase_command == "pass show x"
+    # Without a command nothing is asked of it.
+    file.write_text(MINIMAL)
+    file.chmod(mode)
+    load_config(file, environment=ENVIRONMENT)
+
+
+@pytest.mark.root
+def test_a_file_that_names_a_command_and_belongs_to_somebody_else_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "snapferry.toml"
+    file.write_text(MINIMAL + '[repository]\npassphrase_command = "pass show x"\n')
+    file.chmod(0o644)
+    os.chown(file, 12345, -1)
+    with pytest.raises(AccessDenied, match="belong to you or to root"):
+        load_config(file, environment=ENVIRONMENT)

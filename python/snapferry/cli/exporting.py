@@ -7,51 +7,67 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import BlockSize, common_options
+from snapferry.cli.options import BlockSize, Size, common_options, limit_rate_option, rate_flag
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
+from snapferry.cli.sources import check_source, content_document, open_stream, say_map
 
 if TYPE_CHECKING:
     from snapferry.types import ExportResult
 
 
 @click.command("export")
-@click.argument("source")
+@click.argument("sources", metavar="SOURCE...", nargs=-1)
 @click.option("--volume", metavar="NAME", help="The volume's name; by default the source's file name.")
 @click.option("--to", metavar="NAME", multiple=True, help="Only to these destinations; by default to all.")
 @click.option("--placement", metavar="POLICY", help="Overrides placement.policy.")
 @click.option("--min-copies", type=click.IntRange(min=1), metavar="N", help="How many destinations must acknowledge.")
 @click.option("--block-size", type=BlockSize(), metavar="SIZE", help="For a new volume: 64KiB to 4MiB, 256KiB by default.")
 @click.option("--parent", default="auto", metavar="auto|none|ID", help="What to compare with: the latest snapshot, nothing, or this one.")
+@click.option("--changed", metavar="FILE", help="Read only what changed since the parent, by this map (rbd diff --format json), audited.")
+@click.option("--stream-size", type=Size(), metavar="SIZE", help="How much comes from standard input or a FIFO; fail if it is not that.")
 @click.option("--tag", "tags", metavar="KEY=VALUE", multiple=True, help="A tag to keep with the snapshot.")
 @click.option("--skip-unreadable", is_flag=True, help="Record extents that cannot be read (exit code 3) instead of failing.")
+@click.option("-j", "--parallel", type=click.IntRange(min=1), metavar="N", help="How many sources at once; up to 4 by default.")
+@click.option("--jobs", "jobs_file", metavar="FILE", help="Export what this file describes, instead of SOURCE.")
 @click.option("--dry-run", is_flag=True, help="Read and compare, but write nothing.")
+@limit_rate_option
 @common_options
 @click.pass_obj
 def export_command(
     invocation: Invocation,
     *,
-    source: str,
+    sources: tuple[str, ...],
     volume: str | None,
     to: tuple[str, ...],
     placement: str | None,
     min_copies: int | None,
     block_size: int | None,
     parent: str,
+    changed: str | None,
+    stream_size: int | None,
     tags: tuple[str, ...],
     skip_unreadable: bool,
+    parallel: int | None,
+    jobs_file: str | None,
     dry_run: bool,
+    limit_rate: int | None,
 ) -> int:
-    """Back up SOURCE, a regular file, to every destination at once.
+    """Back up each SOURCE, a file, block device or FIFO, or - for standard input, to every destination at once.
 
-    What did not change since the volume's latest snapshot is read and compared, but not sent.
+    What did not change since the volume's latest snapshot is read and compared, but not sent. Several sources are exported side
+    by side: what becomes of one changes nothing for the others (exit code 0 if all are done, 3 if some are, 1 if none is).
     """
-    from snapferry.errors import ConfigurationError
+    if jobs_file is not None or len(sources) > 1:
+        from snapferry.cli.bulk import bulk_command
 
-    if source == "-":
-        raise ConfigurationError("reading a volume from standard input is not offered by this version yet; name a file")
+        return bulk_command(invocation, parallel, _tags(tags))
+    if not sources:
+        raise click.UsageError("a SOURCE is missing, or --jobs")
+    (source,) = sources
+    check_source(source, volume, changed)
     flags = {"placement.policy": placement} if placement is not None else {}
-    config = invocation.load_config(flags)
+    config = invocation.load_config(flags | rate_flag(limit_rate))
     for name in to:
         config.destination(name)
     from snapferry.engine import open_repository
@@ -60,12 +76,13 @@ def export_command(
         with progress(invocation) as on_progress:
             async with open_repository(config) as repository:
                 return await repository.export(
-                    source,
+                    open_stream(source, stream_size),
                     volume=volume,
                     to=to or None,
                     min_copies=min_copies,
                     block_size=block_size,
                     parent=parent,
+                    changed=changed,
                     tags=_tags(tags),
                     skip_unreadable=skip_unreadable,
                     dry_run=dry_run,
@@ -76,7 +93,7 @@ def export_command(
     if invocation.json_lines:
         invocation.emit("snapshot", snapshot_line(result))
     else:
-        _say(invocation, result)
+        say_snapshot(invocation, result)
     return result.exit_code
 
 
@@ -105,10 +122,11 @@ def snapshot_line(result: ExportResult) -> dict[str, Any]:
         line["unreadable"] = [list(extent) for extent in snapshot.unreadable]
     if result.dry_run:
         line["dry_run"] = True
-    return line
+    return line | content_document(result)
 
 
-def _say(invocation: Invocation, result: ExportResult) -> None:
+def say_snapshot(invocation: Invocation, result: ExportResult) -> None:
+    """The same for people."""
     from snapferry.config import format_size
 
     snapshot = result.snapshot
@@ -118,6 +136,7 @@ def _say(invocation: Invocation, result: ExportResult) -> None:
         invocation.result(f"dry run of {snapshot.volume}: {counts}; nothing was written")
         return
     invocation.result(f"snapshot {snapshot.id} of {snapshot.volume}: {counts}")
+    say_map(invocation, result)
     for name in result.acknowledged:
         invocation.say(f"  {name}: acknowledged, sent {format_size(result.bytes_sent.get(name, 0))}")
     for name in result.behind:

@@ -64,6 +64,18 @@ class Invocation:
         else:
             self.write(line)
 
+    def emit_many(self, kind: str, document: Mapping[str, Any]) -> None:
+        """As ``emit``, for a document of very many lines; times in it may be ``datetime``."""
+        import msgspec
+
+        line = msgspec.json.encode({"type": kind, "schema_version": SCHEMA_VERSION, **document})
+        if not line.isascii():
+            line = json.dumps(json.loads(line)).encode()  # Whatever standard output's encoding is, it has these.
+        with to_stdout():
+            sys.stdout.flush()
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.write(b"\n")
+
     def write(self, text: str) -> None:
         """A line of data on standard output."""
         with to_stdout():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from snapferry.engine import SnapshotDetails
-    from snapferry.types import ListedSnapshot
+    from snapferry.types import ListedSummary
 
 
 @click.command("list")
@@ -28,28 +29,33 @@ def list_command(invocation: Invocation, volume: str | None) -> int:
     config = invocation.load_config()
     from snapferry.engine import open_repository
 
-    async def work() -> list[ListedSnapshot]:
+    async def work() -> list[ListedSummary]:
         async with open_repository(config) as repository:
             return await repository.list(volume)
 
     listed = run_async(invocation, work())
     if invocation.json_lines:
-        invocation.emit("list", {"snapshots": [_listed(item) for item in listed]})
-        return 0
-    from snapferry.config import format_size
+        from snapferry.cli.lines import snapshot_lines
 
+        invocation.emit_many("list", {"snapshots": snapshot_lines(listed)})
+        return 0
     if not listed:
         invocation.say(f"no snapshots of {volume}" if volume else "no snapshots yet")
         return 0
-    rows = [("SNAPSHOT", "VOLUME", "CREATED", "SIZE", "NEW", "DESTINATIONS")]
-    for item in listed:
-        snapshot = item.snapshot
-        created = snapshot.created.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        sizes = format_size(snapshot.size), format_size(snapshot.bytes_new)
-        rows.append((snapshot.id, snapshot.volume, created, *sizes, ",".join(item.destinations)))
-    for line in table(rows):
-        invocation.write(line)
+    invocation.write("\n".join(table([("SNAPSHOT", "VOLUME", "CREATED", "SIZE", "NEW", "DESTINATIONS"), *_rows(listed)])))
     return 0
+
+
+def _rows(listed: Sequence[ListedSummary]) -> list[tuple[str, ...]]:
+    from snapferry.config import format_size
+
+    size = lru_cache(format_size)  # There may be a hundred thousand lines, and few different sizes.
+    rows: list[tuple[str, ...]] = []
+    for item in listed:
+        found = item.snapshot
+        created = f"{str(found.created)[:19]}Z"
+        rows.append((found.id, found.volume, created, size(found.size), size(found.bytes_new), ",".join(item.destinations)))
+    return rows
 
 
 @click.command("show")
@@ -125,24 +131,8 @@ def timestamp(time: datetime) -> str:
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns side by side, two spaces apart."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _listed(item: ListedSnapshot) -> dict[str, Any]:
-    snapshot = item.snapshot
-    return {
-        "snapshot": snapshot.id,
-        "volume": snapshot.volume,
-        "created": timestamp(snapshot.created),
-        "size": snapshot.size,
-        "bytes_new": snapshot.bytes_new,
-        "destinations": list(item.destinations),
-        "parent": snapshot.parent,
-        "block_size": snapshot.block_size,
-        "generation": snapshot.generation,
-        "tags": snapshot.tags,
-    }
+    line = "  ".join(f"{{:<{max(map(len, column))}}}" for column in zip(*rows, strict=True)).format
+    return [line(*row).rstrip() for row in rows]
 
 
 def _details(details: SnapshotDetails) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -22,13 +23,16 @@ COMMANDS = {
     "init": ("creating", "Create a repository on every destination, its configuration and its key."),
     "connect": ("creating", "Attach an existing repository on a blank machine."),
     "export": ("exporting", "Back up a volume to every destination at once."),
-    "restore": ("restoring", "Bring a snapshot back to a file or device."),
+    "restore": ("restoring", "Bring a snapshot back to a file, a device or standard output."),
     "cat": ("reading", "Write a snapshot's bytes to standard output."),
     "list": ("listing", "List snapshots."),
     "show": ("listing", "Show one snapshot, its replicas and their health."),
     "diff": ("listing", "List the extents in which two snapshots differ."),
     "verify": ("verifying", "Check structure, presence and data of snapshots."),
+    "forget": ("forgetting", "Let snapshots go by rules, or by name."),
+    "prune": ("forgetting", "Delete what no snapshot needs any more."),
     "rebuild": ("verifying", "Rebuild catalog, index and cache from the destinations."),
+    "key": ("keys", "List, add, remove and rotate the keys that open the repository."),
     "config": ("configuration", "Show the configuration."),
     "demo": ("demo", "Back up, damage and restore a real file system image, and compare."),
 }
@@ -96,8 +100,17 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
+def _terminate(number: int, frame: object) -> NoReturn:
+    """SIGTERM outside of a command's own handling: while it is being imported, or says what it did."""
+    del frame
+    from snapferry.cli.failing import Interrupted
+
+    raise Interrupted(number)
+
+
 def main() -> NoReturn:
     """The entry point ``snapferry``."""
+    signal.signal(signal.SIGTERM, _terminate)
     # What is imported stays until the end; collecting garbage among it takes a tenth of the start-up.
     gc.set_threshold(100_000)
     _open_standard_streams()

@@ -24,6 +24,17 @@ def common_options(function: F) -> F:
     return function
 
 
+def limit_rate_option(function: F) -> F:
+    """Adds ``--limit-rate``, the flag over ``engine.limit_rate``."""
+    text = "At most so many bytes a second to all destinations together, and from them, as in 50MiB; 0 is no limit."
+    return click.option("--limit-rate", type=Rate(), metavar="RATE", help=text)(function)
+
+
+def rate_flag(limit_rate: int | None) -> dict[str, str | int]:
+    """The flag for ``Invocation.load_config``."""
+    return {} if limit_rate is None else {"engine.limit_rate": limit_rate}
+
+
 def _note(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
     invocation = ctx.find_object(Invocation)
     if invocation is None or not value:
@@ -68,6 +79,22 @@ class BlockSize(Size):
         if not MIN_BLOCK_SIZE <= size <= MAX_BLOCK_SIZE or size & (size - 1):
             self.fail(f"{value!r} is not a power of two from 64KiB to 4MiB", param, ctx)
         return size
+
+
+class Rate(_Integer):
+    """Bytes a second, in IEC units as in 50MiB; 0 is no limit, and stays 0."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Text to bytes a second."""
+        from snapferry.config import parse_rate
+        from snapferry.errors import ConfigurationError
+
+        try:
+            return parse_rate(value) or 0
+        except ConfigurationError as error:
+            self.fail(str(error).removeprefix("rate: "), param, ctx)
 
 
 class Range(_Extent):

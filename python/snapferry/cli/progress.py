@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from snapferry.cli.invocation import Invocation
     from snapferry.types import Progress, ProgressCallback
 
@@ -19,7 +21,7 @@ JSON_SECONDS = 0.5
 def progress(invocation: Invocation) -> Iterator[ProgressCallback | None]:
     """A callback for the engine while the block runs, or None where nobody is to see it."""
     if invocation.json_lines:
-        yield _json_lines(invocation) if invocation.verbose else None
+        yield json_lines(invocation) if invocation.verbose else None
     elif invocation.quiet or not sys.stderr.isatty():
         yield None
     else:
@@ -27,14 +29,14 @@ def progress(invocation: Invocation) -> Iterator[ProgressCallback | None]:
             yield callback
 
 
-def _json_lines(invocation: Invocation) -> ProgressCallback:
-    last = -JSON_SECONDS
+def json_lines(invocation: Invocation) -> ProgressCallback:
+    """One line for each subject every half second."""
+    last: dict[str, float] = {}
 
     def callback(event: Progress) -> None:
-        nonlocal last
         now = time.monotonic()
-        if now - last >= JSON_SECONDS:
-            last = now
+        if now - last.get(event.subject, -JSON_SECONDS) >= JSON_SECONDS:
+            last[event.subject] = now
             document = {
                 "operation": event.operation,
                 "subject": event.subject,
@@ -49,34 +51,15 @@ def _json_lines(invocation: Invocation) -> ProgressCallback:
 
 @contextlib.contextmanager
 def _bar() -> Iterator[ProgressCallback]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-    from rich.text import Text
+    from snapferry.cli.bars import bars
 
-    from snapferry.types import MiB
-
-    class Speed(ProgressColumn):
-        """Bytes a second in IEC units, as the rest of the line."""
-
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed / MiB:.0f} MiB/s" if speed else "", style="progress.data.speed")
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        Speed(),
-        TimeRemainingColumn(),
-    )
-    tasks: dict[tuple[str, str], TaskID] = {}
-    with Bars(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bars:
+    with bars() as shown:
+        tasks: dict[tuple[str, str], TaskID] = {}
 
         def callback(event: Progress) -> None:
             key = (event.operation, event.subject)
             if key not in tasks:
-                tasks[key] = bars.add_task(f"{event.operation} {event.subject}", total=event.total)
-            bars.update(tasks[key], completed=event.done, total=event.total)
+                tasks[key] = shown.add_task(f"{event.operation} {event.subject}", total=event.total)
+            shown.update(tasks[key], completed=event.done, total=event.total)
 
         yield callback

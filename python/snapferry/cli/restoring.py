@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import Range, common_options
+from snapferry.cli.options import Range, common_options, limit_rate_option, rate_flag
+from snapferry.cli.pouring import VolumeOnDash, pour, refuse_terminal, warn_of_zeros
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from snapferry.types import RestoreResult
 
 
-@click.command("restore")
+@click.command("restore", cls=VolumeOnDash)
 @click.argument("snapshot")
 @click.argument("target")
 @click.option("--from", "sources", metavar="NAME", multiple=True, help="Only from these destinations; by default from the fastest.")
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Write over a target that is not empty.")
 @click.option("--best-effort", is_flag=True, help="Go on where no replica can supply a block, and list what is lost (exit code 4).")
 @click.option("--dry-run", is_flag=True, help="Plan and check, but write nothing.")
+@limit_rate_option
 @common_options
 @click.pass_obj
 def restore_command(
@@ -35,23 +37,33 @@ def restore_command(
     force: bool,
     best_effort: bool,
     dry_run: bool,
+    limit_rate: int | None,
 ) -> int:
-    """Bring SNAPSHOT back to TARGET, a file or block device.
+    """Bring SNAPSHOT back to TARGET, a file or block device, or - for standard output.
 
     Run again after an interruption it goes on where it was. An existing target is changed only where it differs.
     """
-    from snapferry.errors import ConfigurationError
-
-    if target == "-":
-        raise ConfigurationError("restoring to standard output is what `snapferry cat` does")
-    config = invocation.load_config()
+    config = invocation.load_config(rate_flag(limit_rate))
     for name in sources:
         config.destination(name)
     from snapferry.engine import open_repository
 
+    if target == "-":
+        refuse_terminal()
+
     async def work() -> RestoreResult:
         with progress(invocation) as on_progress:
             async with open_repository(config) as repository:
+                if target == "-":
+                    return await pour(
+                        repository,
+                        snapshot,
+                        extent,
+                        sources=sources or None,
+                        best_effort=best_effort,
+                        dry_run=dry_run,
+                        on_progress=on_progress,
+                    )
                 return await repository.restore(
                     snapshot,
                     target,
@@ -64,6 +76,8 @@ def restore_command(
                 )
 
     result = run_async(invocation, work())
+    if target == "-":
+        warn_of_zeros(result)
     if invocation.json_lines:
         invocation.emit("restore", restore_line(result) | ({"dry_run": True} if dry_run else {}))
     else:
@@ -96,13 +110,14 @@ def restore_line(result: RestoreResult) -> dict[str, Any]:
 def _say(invocation: Invocation, result: RestoreResult, target: str, dry_run: bool) -> None:
     from snapferry.config import format_size
 
+    # Standard output may carry the volume.
+    tell = invocation.say if target == "-" else invocation.result
+    target = "standard output" if target == "-" else target
     if dry_run:
-        invocation.result(
-            f"dry run: {result.snapshot} ({format_size(result.size)}) may be restored to {target}; nothing was read or written"
-        )
+        tell(f"dry run: {result.snapshot} ({format_size(result.size)}) may be restored to {target}; nothing was read or written")
         return
     speed = format_size(result.size / result.seconds) + "/s" if result.seconds else ""
-    invocation.result(
+    tell(
         f"restored {result.snapshot} to {target}: {format_size(result.size)} in {result.seconds:.1f} s ({speed}), wrote {format_size(result.bytes_written)}"
     )
     for name, count in result.bytes_fetched.items():

@@ -1,60 +1,109 @@
 """Runs a command's coroutine on uvloop where it is present, and ends it cleanly on SIGINT and SIGTERM.
 
 A signal cancels the main task, which lets every task below it put things in order; a second one, or ``GRACE_SECONDS``
-without an end, ends the process at once: the repository stands that at any point.
+without an end, ends the process at once: the repository stands that at any point. What is said at the end is said in any case.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from snapferry.cli.failing import Interrupted
+from snapferry.cli.failing import Interrupted, report
 
 if TYPE_CHECKING:
     from snapferry.cli.invocation import Invocation
 
-GRACE_SECONDS = 8.0
+GRACE_SECONDS = 5.0
+_SAYING_SECONDS = 1.0
+"""For the last words where standard output may take none: a full pipe that nobody reads."""
+
 T = TypeVar("T")
 
 
 def run_async(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``; ``Interrupted`` if a signal ended it."""
     _show_warnings(invocation)
-    received: list[int] = []
+    signals = _Signals(invocation)
 
     async def guarded() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
+        signals.cancels(asyncio.get_running_loop(), asyncio.current_task())
+        return await work
 
-        def stop(number: int) -> None:
-            if received:
-                os._exit(128 + number)
-            received.append(number)
-            loop.call_later(GRACE_SECONDS, os._exit, 128 + number)
+    with signals.handled():
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                return runner.run(guarded())
+        except BaseException as error:
+            if signals.received:
+                raise Interrupted(signals.received) from error
+            raise
+
+
+class _Signals:
+    """What the first signal does, and the second.
+
+    Handled by Python's own handlers, not the loop's: they also run while the main thread waits for something outside of the loop.
+    """
+
+    def __init__(self, invocation: Invocation) -> None:
+        self._invocation = invocation
+        self._cancel: Callable[[], object] | None = None
+        self.received = 0
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handles them while the block runs."""
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def cancels(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> None:
+        """From now on a signal cancels ``task``; one that has come already does at once."""
+        assert task is not None
+        self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+        if self.received:
             task.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop, int(number))
-        try:
-            return await work
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.received:
+            self._end()
+        self.received = number
+        grace = threading.Timer(GRACE_SECONDS, self._end)
+        grace.daemon = True
+        grace.start()
+        if self._cancel is not None:
+            with contextlib.suppress(RuntimeError):  # The loop is closed already, and the command ends by itself.
+                self._cancel()
 
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(guarded())
-    except BaseException as error:
-        if received:
-            raise Interrupted(received[0]) from error
-        raise
+    def _end(self) -> None:
+        """Ends the process at once, with the last words if they can be said."""
+        words = threading.Thread(target=self._say, daemon=True)
+        words.start()
+        words.join(_SAYING_SECONDS)
+        os._exit(128 + self.received)
+
+    def _say(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            # Past the bars that may stand before them, and below these; they have hidden the cursor.
+            if sys.stderr is not sys.__stderr__:
+                sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+                os.write(2, b"\n\x1b[?25h")
+            report(self._invocation, Interrupted(self.received))
+        os._exit(128 + self.received)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import Percentage, common_options
+from snapferry.cli.options import Percentage, common_options, limit_rate_option, rate_flag
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
 
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     "--read-data", type=Percentage(), default=0.0, metavar="PERCENT", help="Read and check this share of the packs too; 100: all."
 )
 @click.option("--destination", metavar="NAME", help="Only this destination.")
+@limit_rate_option
 @common_options
 @click.pass_obj
-def verify_command(invocation: Invocation, snapshots: tuple[str, ...], read_data: float, destination: str | None) -> int:
+def verify_command(
+    invocation: Invocation, snapshots: tuple[str, ...], read_data: float, destination: str | None, limit_rate: int | None
+) -> int:
     """Check that the snapshots (all by default) are whole at every destination that holds them.
 
     Structure and presence are always checked. Exit code 4 if anything is damaged, healable or not; 3 if a destination
     could not be looked at.
     """
-    config = invocation.load_config()
+    config = invocation.load_config(rate_flag(limit_rate))
     if destination is not None:
         config.destination(destination)
     from snapferry.engine import open_repository

@@ -5,9 +5,10 @@ and reads no key.
 """
 
 from snapferry.config.destinations import parse_destination
+from snapferry.config.jobs import JobConfig, JobsFile, load_jobs
 from snapferry.config.places import FILE_NAME, KEY_FILE_NAME, find_config, new_config_path
 from snapferry.config.reading import load_config, new_config
-from snapferry.config.units import format_size, parse_size
+from snapferry.config.units import format_size, parse_rate, parse_size
 from snapferry.config.values import (
     Config,
     DestinationConfig,
@@ -25,6 +26,8 @@ __all__ = [
     "Config",
     "DestinationConfig",
     "EngineConfig",
+    "JobConfig",
+    "JobsFile",
     "PlacementConfig",
     "Price",
     "RepositoryConfig",
@@ -32,9 +35,11 @@ __all__ = [
     "find_config",
     "format_size",
     "load_config",
+    "load_jobs",
     "new_config",
     "new_config_path",
     "parse_destination",
+    "parse_rate",
     "parse_size",
     "write_config",
 ]

@@ -7,13 +7,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from snapferry.config.places import check_url, not_offered, place_of, without_secrets
+from snapferry.config.places import check_url, join, not_offered, place_of, without_secrets
+from snapferry.config.s3_place import parse_s3
 from snapferry.config.tables import check_table
 from snapferry.config.values import DestinationConfig, Price
 from snapferry.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _KEYS = ("name", "url", "slow", "price", "options")
 _PRICE_KEYS = ("store_gb_month", "egress_gb", "request_1k")
@@ -22,15 +23,16 @@ _NAMED_URL = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
 
 
 def parse_destination(text: str, taken: Sequence[str] = ()) -> DestinationConfig:
-    """``[NAME=]URL`` as flags give it; a bare path is made absolute. Without a name it is ``near``, ``near-2`` and so on."""
+    """``[NAME=]URL`` as flags give it; a bare path is made absolute. Without a name it is ``near`` (``cloud`` in a bucket), ``near-2`` and so on."""
     match = _NAMED_URL.fullmatch(text)
-    name, url = (match[1], match[2]) if match else ("near", text)
+    usual = "cloud" if text.startswith("s3:") else "near"
+    name, url = (match[1], match[2]) if match else (usual, text)
     if match is None and re.fullmatch(rf"{_NAME.pattern}=", text):
         raise ConfigurationError(f"destination {text!r} has a name and no URL; write NAME=URL")
     count = 1
     while match is None and name in taken:
         count += 1
-        name = f"near-{count}"
+        name = f"{usual}-{count}"
     return DestinationConfig(name, check_url(url, Path.cwd(), f"destination {name!r}"))
 
 
@@ -58,7 +60,11 @@ def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationCo
         if any(not isinstance(v, (int, float)) or isinstance(v, bool) or v < 0 for v in price.values()):
             raise ConfigurationError(f"{file}: {where}: prices must be numbers of 0 or more")
         url = check_url(url, file.parent, f"{file}: {where}")
-        place = place_of(url)
+        if url.startswith("s3:"):
+            options = _absolute(options, file)
+            place = parse_s3(url, options, f"{file}: {where}").url
+        else:
+            place = place_of(url)
         if name in origins or any(d.name == name for d in destinations):
             raise ConfigurationError(f"{file}: two destinations are named {name!r}")
         if place in places:
@@ -67,3 +73,9 @@ def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationCo
         destinations.append(DestinationConfig(name, url, slow, Price(**{k: float(v) for k, v in price.items()}), MappingProxyType(options)))
         origins |= {f"destination.{name}.{key}": f"file:{file}" for key in table if key != "name"}
     return tuple(destinations), origins
+
+
+def _absolute(options: Mapping[str, object], file: Path) -> dict[str, object]:
+    """The options with their path seen from the configuration file."""
+    bundle = options.get("ca_bundle")
+    return {**options, "ca_bundle": str(join(file.parent, bundle))} if isinstance(bundle, str) and bundle else dict(options)

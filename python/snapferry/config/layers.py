@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from snapferry.config.places import join, nearest, not_offered
 from snapferry.config.tables import check_table
-from snapferry.config.units import format_size, parse_size
+from snapferry.config.units import format_size, parse_rate, parse_size
 from snapferry.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, tuple[str, ...]] = {
     "repository": ("id", "key_file", "passphrase_file", "passphrase_command", "cache_dir", "catalog", "state_dir"),
     "placement": ("policy", "min_copies"),
-    "engine": ("memory", "check_built", "codec", "level", "threads"),
+    "engine": ("memory", "check_built", "codec", "level", "threads", "limit_rate"),
 }
 
 
@@ -52,6 +52,11 @@ class Layers:
                 self.origins[f"{self.name}.{key}"] = origin
                 return value
         return None
+
+    def rank(self, key: str) -> int:
+        """Which layer gave the value that ``raw`` returned: 0 a flag, 1 the environment, 2 the file."""
+        origin = self.origins[f"{self.name}.{key}"]
+        return 0 if origin == "flag" else 1 if origin.startswith("environment ") else 2
 
     def fail(self, key: str, message: str) -> ConfigurationError:
         """An error naming the key and where its value came from."""
@@ -91,6 +96,13 @@ class Layers:
         if size < least:
             raise self.fail(key, f"{value!r} is too small; at least {format_size(least)} is needed")
         return size
+
+    def rate(self, key: str) -> int | None:
+        """Bytes a second, or None for no limit."""
+        value = self.raw(key)
+        if value is not None and (not isinstance(value, (str, int)) or isinstance(value, bool)):
+            raise self.fail(key, f"{value!r} is not a rate")
+        return None if value is None else parse_rate(value, f"{self.name}.{key}")
 
     def path(self, key: str, default: Path) -> Path:
         """A path; a relative one is seen from the directory of the file."""

@@ -43,14 +43,25 @@ def load_config(
     environment = os.environ if environment is None else environment
     file = find_config(path, environment)
     try:
-        document = tomllib.loads(file.read_bytes().decode())
+        with file.open("rb") as opened:
+            owner = os.fstat(opened.fileno())
+            document = tomllib.loads(opened.read().decode())
     except PermissionError as error:
         raise AccessDenied(f"{file} cannot be read: {error.strerror}") from error
     except OSError as error:
         raise SnapferryError(f"{file}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file}: not TOML: {error}") from error
+    if _names_a_command(document) and (owner.st_uid not in (0, os.geteuid()) or owner.st_mode & 0o022):
+        raise AccessDenied(
+            f"{file} names a command to run, so it must belong to you or to root, and no one else may write it; it was not read (chmod go-w it, or chown it)"
+        )
     return _build(document, file, environment, flags)
+
+
+def _names_a_command(document: Mapping[str, Any]) -> bool:
+    repository = document.get("repository")
+    return isinstance(repository, dict) and "passphrase_command" in repository
 
 
 def new_config(
@@ -58,15 +69,22 @@ def new_config(
     destinations: Sequence[DestinationConfig],
     *,
     key_file: str | os.PathLike[str] | None = None,
+    passphrase_file: str | os.PathLike[str] | None = None,
     repository_id: str | None = None,
     min_copies: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> Config:
     """A configuration with default values that is in no file yet (``write_config`` puts it at ``path``).
 
-    ``key_file`` is by default ``snapferry.key`` beside ``path``. Checked as if it had been read.
+    ``key_file`` is by default ``snapferry.key`` beside ``path``, unless there is a ``passphrase_file``. Checked as if it had been read.
     """
-    repository = {"key_file": os.path.abspath(key_file) if key_file else KEY_FILE_NAME}
+    if key_file and passphrase_file:
+        raise ConfigurationError("either a key file or a passphrase file opens a repository: give one of them")
+    repository = (
+        {"passphrase_file": os.path.abspath(passphrase_file)}
+        if passphrase_file
+        else {"key_file": os.path.abspath(key_file) if key_file else KEY_FILE_NAME}
+    )
     if repository_id is not None:
         repository["id"] = repository_id
     entries = [{"name": d.name, "url": d.url, "slow": d.slow, "options": dict(d.options)} for d in destinations]
@@ -74,14 +92,23 @@ def new_config(
     return _build(document, Path(path).absolute(), os.environ if environment is None else environment, {})
 
 
+def _opener(repository: Layers) -> str:
+    """The key that says what opens the repository. One of a higher layer (flag, environment, file) stands for those of the lower ones."""
+    given = {key: repository.rank(key) for key in ("key_file", "passphrase_file", "passphrase_command") if repository.raw(key) is not None}
+    highest = [key for key, rank in given.items() if rank == min(given.values())]
+    if len(highest) > 1:
+        raise repository.fail(highest[-1], f"{highest[0]} is given too; one of them opens the repository: give one")
+    for key in given.keys() - set(highest):
+        del repository.origins[f"repository.{key}"]
+    return highest[0] if highest else "key_file"
+
+
 def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, str], flags: Mapping[str, str | int]) -> Config:
     check_table(document, "the file", (*SECTIONS, "destination"), file)
     check_environment(environment)
     sections = {name: Layers(name, document.get(name, {}), file, environment, flags) for name in SECTIONS}
     repository, placement, engine = sections["repository"], sections["placement"], sections["engine"]
-    for key in ("passphrase_file", "passphrase_command"):
-        if repository.raw(key) is not None:
-            raise repository.fail(key, "this version does not offer it yet; use key_file")
+    opener = _opener(repository)
     identity = repository.text("id")
     if identity and not re.fullmatch(r"[0-9a-f]{32}", identity):
         raise repository.fail("id", f"{identity!r} is not a repository's id (32 hex digits)")
@@ -96,10 +123,12 @@ def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, st
         path=file,
         repository=RepositoryConfig(
             id=identity or None,
-            key_file=repository.path("key_file", file.parent / KEY_FILE_NAME),
+            key_file=repository.path("key_file", file.parent / KEY_FILE_NAME) if opener == "key_file" else None,
             cache_dir=repository.path("cache_dir", xdg("XDG_CACHE_HOME", ".cache", environment)),
             state_dir=repository.path("state_dir", xdg("XDG_STATE_HOME", ".local/state", environment)),
             catalog=catalog,
+            passphrase_file=repository.path("passphrase_file", file.parent) if opener == "passphrase_file" else None,
+            passphrase_command=repository.text("passphrase_command") if opener == "passphrase_command" else None,
         ),
         destinations=destinations,
         placement=PlacementConfig(
@@ -112,6 +141,7 @@ def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, st
             codec=engine.choice("codec", "zstd", ("zstd", "lz4", "none")),
             level=engine.integer("level", 1, -7, 22),
             threads=engine.integer("threads", os.cpu_count() or 1, 1, 1 << 10),
+            limit_rate=engine.rate("limit_rate"),
         ),
         origins={key: origin for layers in sections.values() for key, origin in layers.origins.items()} | origins,
     )

@@ -1,4 +1,4 @@
-"""Sizes as people write them: IEC units."""
+"""Sizes and rates as people write them: IEC units."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def parse_size(text: str | int, what: str = "size") -> int:
     if size >= 1 << 63:
         raise ConfigurationError(f"{what}: {text!r} is larger than any volume can be")
     return size
+
+
+def parse_rate(text: str | int, what: str = "rate") -> int | None:
+    """Bytes a second of ``50MiB`` or ``50MiB/s``; None, no limit, for 0. ``ConfigurationError`` for anything else."""
+    try:
+        return parse_size(re.sub(r"\s*/\s*s\s*$", "", text) if isinstance(text, str) else text, what) or None
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"{what}: {text!r} is not a rate; write bytes or IEC units a second, as in 50MiB, or 0 for no limit"
+        ) from None
 
 
 def format_size(size: float) -> str:

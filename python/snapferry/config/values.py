@@ -15,7 +15,7 @@ from snapferry.errors import ConfigurationError
 from snapferry.types import MiB
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 _SECRET = re.compile(r"secret|password|passphrase|token|credential|access_key", re.IGNORECASE)
 
@@ -44,14 +44,17 @@ class DestinationConfig:
 class RepositoryConfig:
     """``[repository]``. ``id`` is 32 hex digits, or None before the repository is made or while it is not known yet.
 
+    One of ``key_file``, ``passphrase_file`` and ``passphrase_command`` is what opens the repository; the others are None.
     ``catalog`` is a database URL, or None for the default, which depends on the id (see ``Config.catalog_url``).
     """
 
     id: str | None
-    key_file: Path
+    key_file: Path | None
     cache_dir: Path
     state_dir: Path
     catalog: str | None = None
+    passphrase_file: Path | None = None
+    passphrase_command: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,17 @@ class PlacementConfig:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """``[engine]``. ``memory`` is the byte budget; ``check_built`` is ``full`` or ``sample``; ``codec`` is zstd, lz4 or none."""
+    """``[engine]``. ``memory`` is the byte budget; ``check_built`` is ``full`` or ``sample``; ``codec`` is zstd, lz4 or none.
+
+    ``limit_rate``: bytes a second to all destinations together, and as many from them; None for no limit.
+    """
 
     memory: int = 256 * MiB
     check_built: str = "full"
     codec: str = "zstd"
     level: int = 1
     threads: int = 1
+    limit_rate: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,18 @@ class Config:
         names = [destination.name for destination in self.destinations]
         raise ConfigurationError(f"no destination is named {name!r}{nearest(name, names)}; {self.path} has: {', '.join(names)}")
 
+    def names_of(self, wanted: Iterable[str] | None) -> tuple[str, ...]:
+        """Names of destinations in the order of the configuration, all if None; ``ConfigurationError`` for an unknown one."""
+        chosen = None if wanted is None else {self.destination(name).name for name in wanted}
+        return tuple(destination.name for destination in self.destinations if chosen is None or destination.name in chosen)
+
+    def copies_of(self, names: Sequence[str], min_copies: int | None) -> int:
+        """How many of the destinations of these names must acknowledge: as asked for, else as configured. ``ConfigurationError``: too many."""
+        copies = self.placement.min_copies if min_copies is None else min_copies
+        if not 1 <= copies <= len(names):
+            raise ConfigurationError(f"min_copies is {copies}, and there are {len(names)} destinations to export to")
+        return copies
+
     def with_id(self, repository_id: str) -> Config:
         """The same configuration for the repository of that id (32 hex digits)."""
         return dataclasses.replace(self, repository=dataclasses.replace(self.repository, id=repository_id))
@@ -122,8 +141,12 @@ class Config:
         for section in ("repository", "placement", "engine"):
             for key, value in _plain(getattr(self, section)).items():
                 values[f"{section}.{key}"] = str(value) if isinstance(value, Path) else value
+        for key in ("key_file", "passphrase_file", "passphrase_command"):
+            if values[f"repository.{key}"] is None:
+                del values[f"repository.{key}"]
         values["repository.catalog"] = self.catalog_url()
         values["engine.memory"] = format_size(self.engine.memory)
+        values["engine.limit_rate"] = f"{format_size(self.engine.limit_rate)}/s" if self.engine.limit_rate else "none"
         for destination in self.destinations:
             at = f"destination.{destination.name}"
             values[f"{at}.url"] = without_secrets(destination.url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from snapferry.config.places import xdg
 from snapferry.config.units import format_size, parse_size
@@ -18,9 +19,7 @@ def write_config(config: Config) -> None:
     Raises:
         SnapferryError: the file exists (1), or cannot be written.
     """
-    key_file = config.repository.key_file
-    beside = key_file.name if key_file.parent == config.path.parent else str(key_file)
-    lines = ["[repository]", f"id = {_toml(config.repository.id or '')}", f"key_file = {_toml(beside)}"]
+    lines = ["[repository]", f"id = {_toml(config.repository.id or '')}", *_opener(config)]
     if config.repository.cache_dir != xdg("XDG_CACHE_HOME", ".cache", os.environ):
         lines.append(f"cache_dir = {_toml(str(config.repository.cache_dir))}")
     if config.repository.state_dir != xdg("XDG_STATE_HOME", ".local/state", os.environ):
@@ -36,7 +35,9 @@ def write_config(config: Config) -> None:
     lines += ["", "[placement]", f"policy = {_toml(config.placement.policy)}", f"min_copies = {config.placement.min_copies}"]
     lines += ["", "[engine]", f"memory = {_toml(_size(config.engine.memory))}"]
     usual = EngineConfig(threads=os.cpu_count() or 1)
-    changed = [key for key in ("check_built", "codec", "level", "threads") if getattr(config.engine, key) != getattr(usual, key)]
+    changed = [
+        key for key in ("check_built", "codec", "level", "threads", "limit_rate") if getattr(config.engine, key) != getattr(usual, key)
+    ]
     lines += [f"{key} = {_toml(getattr(config.engine, key))}" for key in changed] + [""]
     try:
         config.path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +54,18 @@ def write_config(config: Config) -> None:
         raise SnapferryError(f"{config.path} exists already; nothing was overwritten") from error
     except OSError as error:
         raise SnapferryError(f"{config.path}: {error.strerror}") from error
+
+
+def _opener(config: Config) -> list[str]:
+    """What opens the repository; a file beside the configuration by its name alone."""
+    lines = []
+    for key in ("key_file", "passphrase_file"):
+        path: Path | None = getattr(config.repository, key)
+        if path is not None:
+            lines.append(f"{key} = {_toml(path.name if path.parent == config.path.parent else str(path))}")
+    if config.repository.passphrase_command is not None:
+        lines.append(f"passphrase_command = {_toml(config.repository.passphrase_command)}")
+    return lines
 
 
 def _size(size: int) -> str:

@@ -6,7 +6,7 @@ A destination knows nothing of packs, keys or snapshots: only names and bytes.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -83,3 +83,18 @@ class Destination(Protocol):
 
     async def close(self) -> None:
         """Releases what is held. Nothing may be called after it."""
+
+
+@runtime_checkable
+class ListsKeys(Protocol):
+    """What a store offers besides if it tells the names of objects for less than their sizes."""
+
+    async def list_keys(self, prefix: str) -> Sequence[str]:
+        """The keys that ``Destination.list`` would name, in no particular order."""
+
+
+async def list_keys(destination: Destination, prefix: str) -> Sequence[str]:
+    """The keys of all objects below ``prefix``, in no particular order, in the cheapest way that the store has."""
+    if isinstance(destination, ListsKeys):
+        return await destination.list_keys(prefix)
+    return [info.key async for info in destination.list(prefix)]

@@ -25,6 +25,16 @@ def is_key(key: str) -> bool:
     )
 
 
+def is_key_below(above: str, part: str) -> bool:
+    """Whether a prefix of keys and one more part may name an object: ``is_key`` for who has looked at what is above it."""
+    return (
+        len(part) <= MAX_PART_LENGTH
+        and len(above) + len(part) <= MAX_KEY_LENGTH
+        and _PART.fullmatch(part) is not None
+        and (above != "" or part != RESERVED)
+    )
+
+
 def check_key(key: str) -> str:
     """Returns ``key``; ``ValueError`` if it may not name an object."""
     if not is_key(key):

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
+from snapferry.config.s3_place import parse_s3, without_query
 from snapferry.destination.contract import Destination
 from snapferry.destination.file import FileDestination
 from snapferry.destination.memory import MemoryDestination, MemoryStore
 from snapferry.errors import ConfigurationError
 
-SCHEMES = ("file", "memory")
+SCHEMES = ("file", "memory", "s3")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -25,14 +26,17 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
 
     Arguments:
         name: of the destination in the configuration.
-        url: ``file:///path``, a path alone, or ``memory://NAME``.
-        options: of the store; neither ``file`` nor ``memory`` has any.
-        writable: whether objects are going to be created or deleted: asks for the permission now, and clears away what a killed writer left.
+        url: ``file:///path``, a path alone, ``s3://BUCKET/PREFIX``, or ``memory://NAME``.
+        options: of the store: those of ``snapferry.config.s3_place`` for ``s3``; neither ``file`` nor ``memory`` has any.
+        writable: whether objects are going to be created or deleted. Of a directory it asks for the permission now, and clears away what a
+            killed writer left; of a bucket it finds out whether it has conditional puts, where the options do not say so.
 
     Raises:
         ConfigurationError: an unknown scheme or option, or a URL that names no place.
         DestinationUnreachable: it is not there. DestinationDenied: it may not be read, or written.
     """
+    if _is_s3(url):
+        return await _s3(name, url, options, writable=writable)
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
     if scheme == "memory":
@@ -40,15 +44,43 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
     return await FileDestination.open(name, place, writable=writable)
 
 
-async def prepare_destination(name: str, url: str, options: Mapping[str, object] | None = None) -> None:
-    """Makes the place that ``url`` names if it can be made: a directory, durably. For ``init`` and ``destination add`` alone.
+async def prepare_destination(name: str, url: str, options: Mapping[str, object] | None = None) -> Mapping[str, object]:
+    """Makes the place that ``url`` names if it can be made: a directory, durably; a bucket is never made. For ``init`` and ``destination add``.
+
+    Returns:
+        The options with what was learned of the store, to be kept in the configuration: whether a bucket has conditional puts.
 
     Raises as ``open_destination``, and ``DestinationDenied`` or ``DestinationFull`` where it cannot be made.
     """
+    if _is_s3(url):
+        return await learn_options(name, url, options)
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
     if scheme == "file":
         await FileDestination.make_root(name, place)
+    return dict(options or {})
+
+
+async def learn_options(name: str, url: str, options: Mapping[str, object] | None = None) -> Mapping[str, object]:
+    """The options of a place that exists, with what can be learned of its store by trying it out. Raises as ``open_destination``."""
+    known = dict(options or {})
+    if not _is_s3(url) or parse_s3(url, known, f"destination {name}").conditional_put is not None:
+        return known
+    destination = await _s3(name, url, options, writable=True)
+    learned = destination.capabilities
+    await destination.close()
+    known["conditional_put"] = learned.exclusive_create
+    return known if learned.consistent_list else {**known, "consistent_list": False}
+
+
+def _is_s3(url: str) -> bool:
+    return url[:5].lower() == "s3://"
+
+
+async def _s3(name: str, url: str, options: Mapping[str, object] | None, *, writable: bool) -> Destination:
+    from snapferry.destination.s3 import S3Destination
+
+    return await S3Destination.open(name, parse_s3(url, options or {}, f"destination {name}"), writable=writable)
 
 
 def _split(name: str, url: str) -> tuple[str, str]:
@@ -61,7 +93,7 @@ def _split(name: str, url: str) -> tuple[str, str]:
     scheme = match[1].lower()
     if scheme not in SCHEMES:
         raise ConfigurationError(
-            f"destination {name}: unknown scheme {scheme!r} in {url!r}; known are {', '.join(SCHEMES)}, or a path alone"
+            f"destination {name}: unknown scheme {scheme!r} in {without_query(url)!r}; known are {', '.join(SCHEMES)}, or a path alone"
         )
     parts = urlsplit(url)
     if scheme == "memory":

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from types import MappingProxyType
 
 from snapferry.config import Config, write_config
-from snapferry.destination import prepare_destination
+from snapferry.destination import learn_options, prepare_destination
 from snapferry.engine.membership import Membership, open_all
-from snapferry.errors import AccessDenied, CatalogError, SnapferryError
+from snapferry.engine.secret import read_or_create_secret
+from snapferry.errors import AccessDenied, CatalogError, DestinationError, SnapferryError
 from snapferry.repository.creating import create_repository as create_on
 from snapferry.repository.failures import combined
-from snapferry.repository.keyfile import create_key_file, read_key_file
-from snapferry.transport import ReplicaBoard
+from snapferry.transport import Limits, ReplicaBoard
 
 logger = logging.getLogger(__name__)
 
@@ -22,54 +25,93 @@ logger = logging.getLogger(__name__)
 async def create_repository(config: Config) -> Config:
     """Makes a repository on all destinations of ``config``, and writes the configuration to ``config.path``.
 
-    The key file is made if there is none. An interrupted call can be repeated.
+    The key file is made if there is none; a passphrase must be there. An interrupted call can be repeated.
 
     Returns:
         The configuration with the new repository's id.
 
     Raises:
-        SnapferryError: the configuration file or a repository exists already. AccessDenied: the key file is no key file.
+        SnapferryError: the configuration file or a repository exists already. AccessDenied: the key file or passphrase cannot be used.
         DestinationError: a destination cannot be made or written; then nothing counts.
     """
     _refuse_existing(config)
     async with AsyncExitStack() as stack:
-        for destination in config.destinations:
-            await prepare_destination(destination.name, destination.url, destination.options)
+        config = await _learned(config, prepare_destination)
         board = ReplicaBoard([destination.name for destination in config.destinations])
-        opened, failures = await open_all(config.destinations, board, stack, writable=True)
+        opened, failures = await open_all(config.destinations, board, Limits(config.engine.limit_rate), stack, writable=True)
         if failures:
             raise combined("the repository cannot be made", failures)
-        key_file = config.repository.key_file
-        secret = read_key_file(key_file) if os.path.lexists(key_file) else create_key_file(key_file)
-        created = config.with_id(await create_on(opened, secret))
+        created = config.with_id(await create_on(opened, await read_or_create_secret(config.repository)))
     write_config(created)
     await asyncio.to_thread(_make_catalog, created)
     return created
 
 
 async def connect(config: Config) -> Config:
-    """Finds the repository at the destinations of ``config`` with its key file, and writes the configuration to ``config.path``.
+    """Finds the repository at the destinations of ``config`` with its key file or passphrase, and writes the configuration to ``config.path``.
 
     Returns:
         The configuration with the repository's id.
 
     Raises:
-        NotARepository: there is none. AccessDenied: the key file does not open it. SnapferryError: the configuration file exists already.
+        NotARepository: there is none. AccessDenied: the key does not open it. SnapferryError: the configuration file exists already.
         DestinationError: no destination answers.
     """
     _refuse_existing(config)
-    if not os.path.lexists(config.repository.key_file):
-        raise AccessDenied(f"there is no key file {config.repository.key_file}")
+    key_file = config.repository.key_file
+    if key_file is not None and not os.path.lexists(key_file):
+        raise AccessDenied(f"there is no key file {key_file}")
     membership = await Membership.open(config)
     try:
         if membership.members.failures:
             raise combined("not all of these destinations hold the repository", membership.members.failures)
         connected = config.with_id(membership.members.repository_id)
+        slot = membership.members.keys.slot(membership.members.keyring.slot_id)
+        if config.repository.id is None and slot is not None and slot.kind == "public key":
+            # Such a slot can be made by anybody who has seen the public key: only the id says that it is the right repository.
+            logger.warning(
+                "this key was added by its public half alone, which proves nothing of the repository: compare its id, %s, with what `key add` said, or give it with --id",
+                connected.repository.id,
+            )
     finally:
         await membership.close()
+    connected = await _learned(connected, _learn_if_allowed)
     write_config(connected)
     await asyncio.to_thread(_make_catalog, connected)
     return connected
+
+
+Learn = Callable[[str, str, Mapping[str, object]], Awaitable[Mapping[str, object]]]
+
+
+async def _learned(config: Config, learn: Learn) -> Config:
+    """The configuration with what ``learn`` finds out about each destination's store among its options; a warning where that is sad."""
+    destinations = []
+    for destination in config.destinations:
+        options = await learn(destination.name, destination.url, destination.options)
+        destinations.append(dataclasses.replace(destination, options=MappingProxyType(dict(options))))
+        for option, meaning in _WEAK.items():
+            if options.get(option) is False and option not in destination.options:
+                logger.warning("%s: %s; noted as %s = false", destination.name, meaning, option)
+    return dataclasses.replace(config, destinations=tuple(destinations))
+
+
+async def _learn_if_allowed(name: str, url: str, options: Mapping[str, object]) -> Mapping[str, object]:
+    """Nothing more than is known, where the store may only be read: whoever writes there finds out."""
+    try:
+        return await learn_options(name, url, options)
+    except DestinationError as error:
+        logger.debug("%s", error)
+        return options
+
+
+_WEAK = {
+    "conditional_put": (
+        "the server has no conditional put (If-None-Match), so two writers that create one name at the same moment cannot be told apart; "
+        "backups and restores work, and prune will ask for --exclusive"
+    ),
+    "consistent_list": "the server's listings do not show what was just written; backups and restores work, and prune will ask for --exclusive",
+}
 
 
 def _make_catalog(config: Config) -> None:

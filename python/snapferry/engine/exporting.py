@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from snapferry.destination import Destination
-from snapferry.engine.membership import Membership
-from snapferry.engine.memory import Memory
-from snapferry.errors import ConfigurationError, SnapferryError, SourceError
+from snapferry.engine.ground import Ground
+from snapferry.engine.mapping import check_map, parent_of_map
+from snapferry.errors import ConfigurationError
 from snapferry.pipeline.backup import Export, ExportPlan
 from snapferry.pipeline.preparing import Prepared, prepare
 from snapferry.pipeline.rebuild import store_added
-from snapferry.pipeline.sizing import export_sizing
+from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
-from snapferry.repository.gathering import together
-from snapferry.repository.sessions import finish_commits
-from snapferry.repository.snapshots import VOLUME_NAME, Listing, list_snapshots
-from snapferry.source import Source
+from snapferry.repository.slot_keeping import bring
+from snapferry.repository.snapshots import VOLUME_NAME
+from snapferry.repository.survey import Survey
+from snapferry.source import AnySource, ChangeMap, Source
+from snapferry.transport import Limits
 from snapferry.types import (
     DEFAULT_BLOCK_SIZE,
     MAX_BLOCK_SIZE,
@@ -32,13 +34,32 @@ from snapferry.types import (
 
 
 class Exporting:
-    """One export, as ``Repository.export`` describes it."""
+    """One export, as ``Repository.export`` describes it.
+
+    Arguments:
+        ground: what it shares with other exports of the same command.
+        side_by_side: how many exports there are to be at once, where it is known.
+        limit_rate: bytes a second of this export alone.
+    """
 
     def __init__(
-        self, membership: Membership, memory: Memory, *, to: tuple[str, ...], min_copies: int, dry_run: bool, skip_unreadable: bool
+        self,
+        ground: Ground,
+        tools: Tools,
+        *,
+        to: tuple[str, ...],
+        min_copies: int,
+        dry_run: bool,
+        skip_unreadable: bool,
+        side_by_side: int | None = None,
+        limit_rate: float | None = None,
     ) -> None:
-        self._membership = membership
-        self._memory = memory
+        self._ground = ground
+        self._membership = ground.membership
+        self._memory = ground.memory
+        self._tools = tools
+        self._side_by_side = side_by_side
+        self._limits = Limits(limit_rate)
         self._to = to
         self._min_copies = min_copies
         self._dry_run = dry_run
@@ -47,105 +68,122 @@ class Exporting:
 
     async def run(
         self,
-        source: Source,
+        source: AnySource,
         volume: str,
         block_size: int | None,
         parent: str,
         tags: Mapping[str, str],
         on_progress: ProgressCallback | None,
+        changes: ChangeMap | None = None,
     ) -> ExportResult:
         """Exports; see ``Repository.export``."""
         check_volume(volume)
         check_block_size(block_size)
-        if source.size is None:
-            raise SourceError(f"source {source.name}: its size is not known, which this version needs")
         membership = self._membership
         async with AsyncExitStack() as stack:
-            destinations = await self._open(stack)
+            destinations = {name: self._limits.limited(destination) for name, destination in (await self._open()).items()}
+            self._enough(destinations)
+            # The epoch of its packs is fixed here: the destinations that take part hold the slots of this one.
+            tools = self._tools if self._dry_run else await self._bring_slots(destinations)
             self._enough(destinations)
             replicas = {**membership.replicas, **destinations}
-            listing = await list_snapshots(membership.members.keyring, replicas)
-            damage = list(listing.damage)
-            await self._memory.note_listing(listing)
-            for name in [name for name in destinations if name in listing.failures]:
-                self._failures[name] = listing.failures[name]
+            known = await self._ground.survey()
+            for name in [name for name in destinations if name in known.failures]:
+                self._failures[name] = known.failures[name]
                 del destinations[name]
             self._enough(destinations)
-            series = listing.of_volume(volume)
-            reference = series[-1] if series else None
-            compared = self._parent(listing, volume, parent, reference.snapshot if reference else None)
+            reference = await known.latest(membership.members.keyring, replicas, volume)
             latest = reference.snapshot if reference else None
+            compared = await self._parent(known, replicas, volume, parent, latest, changes)
+            if changes is not None and compared is not None:
+                check_map(changes, source, compared)
+            damage = list(known.damage)
             draft = self._draft(source, volume, block_size, tags, compared, latest, await self._memory.generation(volume))
             engine = membership.config.engine
-            sizing = export_sizing(membership.tools.budget.total, draft.block_size, engine.threads)
             # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
-            await membership.tools.admission.acquire(sizing.held)
-            stack.callback(membership.tools.admission.release, sizing.held)
+            share = await stack.enter_async_context(self._tools.admission.share(draft.block_size, self._side_by_side))
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache,
-                session_id=draft.id, volume=volume, parent=compared, reference=reference.snapshot if reference else None,
-                holders=reference.destinations if reference else (), known_bad=await self._memory.bad_packs(), dry_run=self._dry_run,
+                session_id=draft.id, volume=volume, parent=compared, reference=latest,
+                holders=reference.destinations if reference else (), known_bad=await self._memory.bad_packs(),
+                presence_at=self._ground.presence, dry_run=self._dry_run,
             )  # fmt: skip
             self._failures.update(prepared.failures)
             damage += prepared.damage
             if not self._dry_run:
-                await store_added(prepared.loaded, prepared.destinations, membership.tools)
+                await store_added(prepared.loaded, prepared.destinations, self._tools)
             plan = ExportPlan(
                 self._with_parent(draft, prepared), prepared.parent, self._min_copies,
                 codec=engine.codec, level=engine.level, check=engine.check_built,
-                skip_unreadable=self._skip_unreadable, dry_run=self._dry_run,
+                skip_unreadable=self._skip_unreadable, dry_run=self._dry_run, changes=changes,
+                parent_packs=await self._packs_of(prepared.parent) if changes else None,
             )  # fmt: skip
             export = Export(
-                plan, source, prepared, replicas, membership.cache, membership.tools,
+                plan, source, prepared, share, replicas, membership.cache, tools,
                 order=self._to, failures=self._failures, on_progress=on_progress,
             )  # fmt: skip
             result = await export.run()
         if not self._dry_run:
             await self._memory.note_snapshot(result.snapshot, result.acknowledged)
+            if export.packs is not None:
+                sets, made = membership.pack_sets, result.snapshot
+                await membership.tools.threads.run(sets.store, volume, made.id, export.packs, keep=made.parent)
         await self._memory.note_damage(damage + export.damage)
         return result
 
-    async def _open(self, stack: AsyncExitStack) -> dict[str, Destination]:
-        """The destinations that can take part; a dry run only reads them. Commits that killed writers left half done are finished first."""
+    async def _open(self) -> dict[str, Destination]:
+        """The destinations that can take part; a dry run only reads them."""
         if self._dry_run:
             failures = {**self._membership.members.unwritable, **self._membership.members.failures}
             self._failures.update({name: failures[name] for name in self._to if name in failures})
             return {name: self._membership.replicas[name] for name in self._to if name not in failures}
-        opened, failures_here = await self._membership.writable(self._to, stack)
+        opened, failures_here = await self._ground.writable(self._to)
         self._failures.update(failures_here)
-        keyring = self._membership.members.keyring
-
-        async def finish(destination: Destination) -> SnapferryError | None:
-            try:
-                await finish_commits(keyring, destination)
-            except SnapferryError as error:
-                return error
-            return None
-
-        for name, problem in zip(list(opened), await together(finish(destination) for destination in opened.values()), strict=True):
-            if problem is not None:
-                self._failures[name] = problem
-                del opened[name]
         return opened
+
+    async def _bring_slots(self, destinations: dict[str, Destination]) -> Tools:
+        """Every key slot that counts, to every destination that takes part; the tools with the keys to write with there."""
+        keyring, failures = await bring(self._membership.members, destinations)
+        for name, problem in failures.items():
+            self._failures[name] = problem
+            del destinations[name]
+        return replace(self._tools, keyring=keyring)
 
     def _enough(self, destinations: Mapping[str, Destination]) -> None:
         if len(destinations) < self._min_copies:
             copies = "1 copy" if self._min_copies == 1 else f"{self._min_copies} copies"
             raise combined(f"too few destinations can be used to make {copies}; nothing was written", self._failures)
 
-    def _parent(self, listing: Listing, volume: str, parent: str, latest: Snapshot | None) -> Snapshot | None:
+    async def _packs_of(self, snapshot: Snapshot | None) -> bytes | None:
+        """What this machine knows of the packs that a snapshot names."""
+        if snapshot is None:
+            return None
+        return await self._membership.tools.threads.run(self._membership.pack_sets.load, snapshot.volume, snapshot.id)
+
+    async def _parent(
+        self,
+        known: Survey,
+        replicas: Mapping[str, Destination],
+        volume: str,
+        parent: str,
+        latest: Snapshot | None,
+        changes: ChangeMap | None,
+    ) -> Snapshot | None:
+        if changes is not None:
+            find = partial(known.find, self._membership.members.keyring, replicas)
+            return await parent_of_map(changes, find, volume, parent)
         if parent == "none":
             return None
         if parent == "auto":
             return latest
-        found = listing.resolve(parent).snapshot
+        found = (await known.find(self._membership.members.keyring, replicas, parent)).snapshot
         if found.volume != volume:
             raise ConfigurationError(f"parent {parent} is a snapshot of volume {found.volume}, not of {volume}")
         return found
 
     def _draft(
         self,
-        source: Source,
+        source: AnySource,
         volume: str,
         block_size: int | None,
         tags: Mapping[str, str],
@@ -164,7 +202,7 @@ class Exporting:
             volume=volume,
             generation=max(latest.generation if latest else 0, seen) + 1,
             created=objects.now(),
-            size=source.size or 0,
+            size=source.size if isinstance(source, Source) else 0,
             block_size=known.block_size if known else block_size or DEFAULT_BLOCK_SIZE,
             roots=Roots(0, None, None),
             parent=parent.id if parent else None,

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
 from snapferry.config import Config, load_config
 from snapferry.destination import Destination
+from snapferry.engine.bulk import Bulk
 from snapferry.engine.exporting import Exporting
+from snapferry.engine.finding import Finder
+from snapferry.engine.forgetting import Forgetting
+from snapferry.engine.ground import Ground
+from snapferry.engine.keys import Keys
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
-from snapferry.engine.values import ReplicaDetails, SnapshotDetails
+from snapferry.engine.pruning import prune
+from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, ReplicaDetails, SnapshotDetails
 from snapferry.errors import ConfigurationError, SnapshotNotFound
+from snapferry.lifecycle.prune import MAX_UNUSED, PrunePlan
+from snapferry.lifecycle.retention import RetentionPolicy
+from snapferry.lifecycle.waiting import LEASE_SECONDS
 from snapferry.pipeline.compare import differences
 from snapferry.pipeline.extent_reader import index_opener
 from snapferry.pipeline.fetching import Fetcher
@@ -26,13 +35,16 @@ from snapferry.pipeline.restore import Restore, RestorePlan
 from snapferry.pipeline.verify import Verification
 from snapferry.repository.failures import combined
 from snapferry.repository.presence import list_presence
-from snapferry.repository.snapshots import Listing, list_snapshots, ordered
-from snapferry.source import Source, open_source
+from snapferry.repository.snapshots import list_snapshots, ordered
+from snapferry.source import AnySource, ChangeMap, open_source, read_change_map
 from snapferry.types import (
     Damage,
     ExportResult,
+    ForgetResult,
     ListedSnapshot,
+    ListedSummary,
     ProgressCallback,
+    PruneResult,
     RestoreResult,
     VerifyResult,
 )
@@ -90,15 +102,35 @@ class Repository:
         """The repository's id, 32 hex digits."""
         return self._membership.members.repository_id
 
+    @property
+    def keys(self) -> Keys:
+        """The keys that open the repository: listed, added, removed, and renewed."""
+        return Keys(self._membership)
+
+    @property
+    def limit_rate(self) -> float | None:
+        """Bytes a second that may go to all destinations together, and as many that may come from them; None for no limit.
+
+        May be set at any time, also while something runs; it begins as ``engine.limit_rate`` says.
+        """
+        return self._membership.limits.rate
+
+    @limit_rate.setter
+    def limit_rate(self, rate: float | None) -> None:
+        if rate is not None and rate <= 0:
+            raise ConfigurationError(f"{rate} bytes a second would never end")
+        self._membership.limits.rate = rate
+
     async def export(
         self,
-        source: str | os.PathLike[str] | Source,
+        source: str | os.PathLike[str] | AnySource,
         *,
         volume: str | None = None,
         to: Sequence[str] | None = None,
         min_copies: int | None = None,
         block_size: int | None = None,
         parent: str = "auto",
+        changed: str | os.PathLike[str] | ChangeMap | None = None,
         tags: Mapping[str, str] | None = None,
         skip_unreadable: bool = False,
         dry_run: bool = False,
@@ -107,12 +139,13 @@ class Repository:
         """Reads ``source`` once and makes a snapshot of it on several destinations at once.
 
         Arguments:
-            source: the path of a regular file, or an open ``Source``, which stays open.
+            source: the path of a file, block device or FIFO, ``-`` for standard input, or an open source, which stays open.
             volume: the volume's name; by default the source's file name.
             to: names of destinations; all by default.
             min_copies: how many must acknowledge; by default as configured.
             block_size: in bytes, for a new volume.
             parent: ``auto`` (the volume's latest snapshot), ``none``, or a snapshot of the volume to compare with.
+            changed: a map of what changed since the parent, or its path: only that is read. It must name the parent, or ``parent`` must.
             skip_unreadable: record extents that cannot be read, instead of failing.
             dry_run: read, compare and count; write nothing.
 
@@ -125,17 +158,41 @@ class Repository:
         """
         membership, memory = self._both
         names = self._names(to)
-        copies = self._config.placement.min_copies if min_copies is None else min_copies
-        if not 1 <= copies <= len(names):
-            raise ConfigurationError(f"min_copies is {copies}, and there are {len(names)} destinations to export to")
-        exporting = Exporting(membership, memory, to=names, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable)
+        copies = self._config.copies_of(names, min_copies)
         opened = open_source(source)
         try:
-            name = opened.name if volume is None else volume
-            return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress)
+            changes = changed if changed is None or isinstance(changed, ChangeMap) else read_change_map(changed)
+            async with Ground(membership, memory) as ground:
+                exporting = Exporting(
+                    ground, membership.tools, to=names, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable
+                )
+                name = opened.name if volume is None else volume
+                return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress, changes)
         finally:
             if opened is not source:
                 opened.close()
+
+    async def export_many(
+        self,
+        jobs: Sequence[ExportJob],
+        *,
+        parallel: int | None = None,
+        dry_run: bool = False,
+        on_progress: ProgressCallback | None = None,
+        on_result: Callable[[JobOutcome], object] | None = None,
+    ) -> BulkResult:
+        """Exports several sources side by side; what becomes of one changes nothing for the others.
+
+        Arguments:
+            jobs: one for each source, of different volumes; begun in this order.
+            parallel: how many at once, by default up to 4; fewer where the memory does not suffice.
+            dry_run: as ``export``.
+            on_result: called with each outcome as it comes.
+
+        Raises:
+            ConfigurationError: a job is unusable, or two of one volume; nothing was started. What ends one job alone is in its outcome.
+        """
+        return await Bulk(self._config, *self._both, jobs, parallel, dry_run, on_progress, on_result).run()
 
     async def restore(
         self,
@@ -160,12 +217,13 @@ class Repository:
             dry_run: check everything that can be checked without writing.
 
         Raises:
-            SnapshotNotFound. TargetError, TargetFull: the target. DamageError: blocks that no replica can supply, after all others were restored.
+            AccessDenied: the key can write and not read. SnapshotNotFound. TargetError, TargetFull: the target. DamageError: blocks that no replica can supply, after all others were restored.
             DestinationError: no destination answers.
         """
         membership, memory = self._both
+        membership.check_reads()
         replicas = self._replicas(sources)
-        listed = await self._resolve(snapshot, membership.replicas, held_by=replicas)
+        listed = await self._find(snapshot, held_by=replicas)
         extent = None if range is None else (range[0], listed.snapshot.size if range[1] is None else range[1])
         plan = RestorePlan(listed.snapshot, target, self._config.repository.state_dir, extent, force, best_effort, dry_run)
         restore = Restore(
@@ -178,16 +236,18 @@ class Repository:
 
     @asynccontextmanager
     async def open_snapshot(
-        self, snapshot: str, *, sources: Sequence[str] | None = None, allow_unreadable: bool = False
+        self, snapshot: str, *, sources: Sequence[str] | None = None, allow_unreadable: bool = False, allow_lost: bool = False
     ) -> AsyncIterator[SnapshotReader]:
         """Random access to a snapshot without restoring it; names and errors as ``restore``.
 
         Arguments:
             allow_unreadable: read extents that the source could not supply as zeros, instead of raising ``DamageError`` there.
+            allow_lost: the same for what no replica can supply; the reader lists it as ``lost``.
         """
         membership, memory = self._both
+        membership.check_reads()
         replicas = self._replicas(sources)
-        listed = await self._resolve(snapshot, membership.replicas, held_by=replicas)
+        listed = await self._find(snapshot, held_by=replicas)
         reader = SnapshotReader(
             listed.snapshot,
             replicas,
@@ -195,6 +255,7 @@ class Repository:
             membership.tools,
             index_opener(membership.cache, replicas),
             allow_unreadable=allow_unreadable,
+            allow_lost=allow_lost,
         )
         try:
             async with reader:
@@ -202,39 +263,34 @@ class Repository:
         finally:
             await memory.note_damage(reader.damage)
 
-    async def list(self, volume: str | None = None) -> list[ListedSnapshot]:
+    async def list(self, volume: str | None = None) -> list[ListedSummary]:
         """The snapshots, by volume and age, oldest first; with the destinations that list each one's commit.
 
-        Warns of snapshots that this machine has seen at a destination and that are gone without a note.
+        Only commits are read that this machine has not seen before. Warns of snapshots that it has seen at a destination and that are gone
+        without a note.
 
         Raises:
             SnapshotNotFound: there is no such volume.
         """
-        listing = await self._listing(self._membership.replicas)
-        if volume is None:
-            return [item for name in listing.volumes() for item in listing.of_volume(name)]
-        found = listing.of_volume(volume)
-        if not found and listing.volumes():
-            listing.resolve(volume)
-            raise SnapshotNotFound(f"no volume is called {volume!r}")
-        return found
+        return await self._finder.listed(volume)
 
     async def show(self, snapshot: str) -> SnapshotDetails:
         """A snapshot, and which destinations hold its commit and packs; names and errors as ``restore``."""
         membership, memory = self._both
-        listed = await self._resolve(snapshot, membership.replicas)
-        found = await inspect(listed.snapshot, membership.replicas, listed.destinations, membership.tools)
+        listed = await self._find(snapshot)
+        opener = index_opener(membership.cache, membership.replicas)
+        found = await inspect(listed.snapshot, membership.replicas, listed.destinations, membership.tools, opener)
         await memory.note_damage(found.damage)
         from snapferry.repository import names
 
-        needed = {names.pack(pack) for pack in found.needed} | {names.snapshot(listed.snapshot.id)}
+        needed = {names.pack(pack) for packs in found.needed.values() for pack in packs} | {names.snapshot(listed.snapshot.id)}
         damage = [item for item in await memory.damage() if item.object in needed]
         replicas = [
             ReplicaDetails(
                 name,
                 name in listed.destinations,
                 len(found.present.get(name, ())),
-                len(found.needed) - len(found.present.get(name, ())),
+                len(found.needed.get(name, ())) - len(found.present.get(name, ())),
                 tuple(item for item in damage if item.destination == name),
             )
             for name in membership.replicas
@@ -244,8 +300,7 @@ class Repository:
     async def diff(self, a: str, b: str) -> AsyncIterator[tuple[int, int]]:
         """(offset, length) in bytes of what differs between two snapshots, in order; names and errors as ``restore``."""
         membership, memory = self._both
-        listing = await self._listing(membership.replicas)
-        one, other = listing.resolve(a), listing.resolve(b)
+        one, other = await self._finder.find(a, b)
         fetcher = Fetcher(membership.replicas, membership.tools.board, {*one.destinations, *other.destinations})
         try:
             async for extent in differences(one.snapshot, other.snapshot, fetcher, membership.tools):
@@ -276,8 +331,12 @@ class Repository:
         failures = {name: error for name, error in membership.members.failures.items() if name in wanted}
         if not replicas:
             raise combined("nothing can be verified", failures)
+        await membership.tools.renew_keys()
+        if read_data and not membership.members.keyring.reads_data:
+            logger.warning("this key can write and not read: the bytes of packs are compared with what their names promise, and not opened")
+        recalled = await memory.recall()
         listing = await list_snapshots(membership.members.keyring, membership.replicas)
-        gone = await memory.note_listing(listing)
+        gone = await memory.note_listing(listing, recalled)
         chosen = {item.snapshot.id for item in ([listing.resolve(ref) for ref in snapshots] if snapshots else listing.snapshots.values())}
         held = {
             name: [
@@ -288,7 +347,8 @@ class Repository:
         if snapshots is not None and not any(held.values()):
             raise SnapshotNotFound(f"none of {', '.join(held)} holds what is to be verified")
         presence = await list_presence(replicas)
-        loaded = await membership.cache.load(replicas, presence)
+        loaded = await membership.cache.load(replicas, presence, complete=True)
+        loaded.index.declare_usable(b"".join({pack for packs in presence.packs.values() for pack in packs}))
         verification = Verification(
             replicas, held, presence, loaded, membership.tools,
             read_data=read_data, everything=snapshots is None, on_progress=on_progress,
@@ -304,6 +364,60 @@ class Repository:
             await memory.note_damage(result.damage)
         return result
 
+    async def forget(
+        self,
+        snapshots: Sequence[str] = (),
+        *,
+        policy: RetentionPolicy | None = None,
+        destinations: Sequence[str] | None = None,
+        dry_run: bool = False,
+    ) -> ForgetResult:
+        """Lets snapshots go, at each destination by what that one holds. Their data stays until ``prune``.
+
+        Arguments:
+            snapshots: without a policy, names of single snapshots as in ``restore`` (never a volume's name alone); with one, names of the
+                volumes it is for, all by default.
+            policy: what to keep of each volume; see ``snapferry.RetentionPolicy``.
+            destinations: names; all by default.
+            dry_run: tell what would go, and what a prune would give back then; write nothing.
+
+        Raises:
+            ConfigurationError: nothing is named and the policy is empty. SnapshotNotFound: as ``restore``. DestinationError: none can be used.
+        """
+        membership, memory = self._both
+        membership.check_reads()
+        forgetting = Forgetting(membership, memory, self._finder, self._names(destinations))
+        return await forgetting.run(snapshots, policy, dry_run=dry_run)
+
+    async def prune(
+        self,
+        *,
+        destinations: Sequence[str] | None = None,
+        max_unused: float = MAX_UNUSED,
+        lease: float = LEASE_SECONDS,
+        exclusive: bool = False,
+        dry_run: bool = False,
+    ) -> PruneResult:
+        """Deletes what no snapshot needs any more, beside exports and restores if need be; an interrupted one is finished by the next.
+
+        Arguments:
+            destinations: names; all by default. Only then are packs that are mostly dead copied, and the old ones deleted.
+            max_unused: the share (0 to 1) of what stays that may be needed by nobody.
+            lease: seconds without a sign of life after which an export counts as dead; one that lives is waited for.
+            exclusive: nothing else uses the repository; for stores that cannot keep writers apart.
+            dry_run: tell what would go; write nothing.
+
+        Raises:
+            DamageError: what a snapshot needs cannot be told, or is not there: nothing was removed. Fenced: other prunes are at work.
+            DestinationError: no destination can be used.
+        """
+        wanted = self._names(destinations)
+        complete = len(wanted) == len(self._config.destinations)
+        plan = PrunePlan(max_unused, lease, complete, dry_run)
+        membership, memory = self._both
+        membership.check_reads()
+        return await prune(membership, memory, wanted, plan, exclusive=exclusive)
+
     async def rebuild(self, on_progress: ProgressCallback | None = None) -> None:
         """Makes the catalog, the index and the cache anew from the destinations, and index segments that are missing there."""
         membership, memory = self._both
@@ -314,37 +428,19 @@ class Repository:
                 logger.warning("%s", error)
             loaded = await rebuild_index(membership.replicas, writable, membership.cache, membership.tools, on_progress)
         await memory.note_damage(loaded.damage)
-        await self._listing(membership.replicas)
+        await self._finder.listed(None)
 
-    async def _resolve(
-        self, reference: str, replicas: Mapping[str, Destination], held_by: Mapping[str, Destination] | None = None
-    ) -> ListedSnapshot:
-        """The snapshot that all ``replicas`` together know by that name: never an older one because somebody is to be read who is behind."""
-        listed = (await self._listing(replicas)).resolve(reference)
+    async def _find(self, reference: str, held_by: Mapping[str, Destination] | None = None) -> ListedSnapshot:
+        """The snapshot that all replicas together know by that name: never an older one because somebody is to be read who is behind."""
+        (listed,) = await self._finder.find(reference)
         if held_by is not None and not set(listed.destinations) & set(held_by):
             raise SnapshotNotFound(
                 f"{reference} is snapshot {listed.snapshot.id}, which {', '.join(listed.destinations)} hold and {', '.join(held_by)} does not"
             )
         return listed
 
-    async def _listing(self, replicas: Mapping[str, Destination]) -> Listing:
-        membership, memory = self._both
-        listing = await list_snapshots(membership.members.keyring, replicas)
-        if len(listing.failures) == len(replicas):
-            raise combined("no destination can be listed", listing.failures)
-        for damage in (*listing.damage, *await memory.note_listing(listing)):
-            logger.warning("%s: %s: %s", damage.destination, damage.object, damage.reason)
-        for error in listing.failures.values():
-            logger.warning("%s", error)
-        await memory.note_damage(listing.damage)
-        return listing
-
     def _names(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
-        """Names of destinations in the order of the configuration; ``ConfigurationError`` for an unknown one."""
-        if wanted is None:
-            return tuple(destination.name for destination in self._config.destinations)
-        chosen = {self._config.destination(name).name for name in wanted}
-        return tuple(destination.name for destination in self._config.destinations if destination.name in chosen)
+        return self._config.names_of(wanted)
 
     def _replicas(self, wanted: Sequence[str] | None) -> dict[str, Destination]:
         members = self._membership.members
@@ -362,3 +458,7 @@ class Repository:
     @property
     def _membership(self) -> Membership:
         return self._both[0]
+
+    @property
+    def _finder(self) -> Finder:
+        return Finder(*self._both)

@@ -7,19 +7,21 @@ from contextlib import AsyncExitStack
 
 from snapferry.config import Config, DestinationConfig
 from snapferry.destination import Destination, open_destination
-from snapferry.errors import SnapferryError
+from snapferry.engine.secret import read_secret
+from snapferry.errors import AccessDenied, SnapferryError
 from snapferry.pipeline.tools import Tools, make_tools
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache
-from snapferry.repository.keyfile import read_key_file
 from snapferry.repository.opening import Members, check_place, open_members
-from snapferry.transport import ReplicaBoard, with_retry
+from snapferry.repository.pack_sets import PackSets
+from snapferry.repository.slot_keeping import refresh
+from snapferry.transport import Limits, ReplicaBoard, with_retry
 
 
 async def open_all(
-    configs: Iterable[DestinationConfig], board: ReplicaBoard, stack: AsyncExitStack, *, writable: bool
+    configs: Iterable[DestinationConfig], board: ReplicaBoard, limits: Limits, stack: AsyncExitStack, *, writable: bool
 ) -> tuple[dict[str, Destination], dict[str, SnapferryError]]:
-    """Opens destinations side by side, with retries and measured: by name those that opened, and why the others did not.
+    """Opens destinations side by side, with retries, measured, and within the limits: by name those that opened, and why the others did not.
 
     ``stack`` closes them.
     """
@@ -40,7 +42,7 @@ async def open_all(
             failures[config.name] = result
         else:
             stack.push_async_callback(result.close)
-            opened[config.name] = board.metered(with_retry(result))
+            opened[config.name] = limits.limited(board.metered(with_retry(limits.counted(result))))
     return opened, failures
 
 
@@ -51,33 +53,50 @@ class Membership:
         members: what was found when it was opened, for reading.
         tools: what the pipelines share.
         cache: the local index.
+        pack_sets: the packs that snapshots name, as far as this machine has met them.
+        limits: of the bytes a second to and from all destinations together.
     """
 
-    def __init__(self, config: Config, members: Members, tools: Tools, cache: IndexCache, stack: AsyncExitStack) -> None:
+    def __init__(self, config: Config, members: Members, tools: Tools, cache: IndexCache, limits: Limits, stack: AsyncExitStack) -> None:
         self.config = config
         self.members = members
         self.tools = tools
         self.cache = cache
+        self.pack_sets = PackSets(config.repository.cache_dir / members.repository_id / "packs")
+        self.limits = limits
         self._stack = stack
 
     @classmethod
     async def open(cls, config: Config) -> Membership:
-        """Opens all destinations for reading. Raises as ``open_members``, and ``AccessDenied`` for the key file."""
-        secret = read_key_file(config.repository.key_file)
+        """Opens all destinations for reading. Raises as ``open_members``, and ``AccessDenied`` for the key file or passphrase."""
+        secret = await read_secret(config.repository)
         async with AsyncExitStack() as stack:
             board = ReplicaBoard([destination.name for destination in config.destinations])
-            opened, failures = await open_all(config.destinations, board, stack, writable=False)
+            limits = Limits(config.engine.limit_rate)
+            opened, failures = await open_all(config.destinations, board, limits, stack, writable=False)
             members = await open_members(opened, secret, expected_id=config.repository.id, failures=failures)
-            tools = make_tools(members.keyring, config.engine.threads, config.engine.memory, board)
+
+            async def renew_keys() -> None:
+                async with members.changing:
+                    await refresh(members, members.replicas)
+
+            tools = make_tools(members.keyring, config.engine.threads, config.engine.memory, board, renew_keys)
             stack.callback(tools.threads.close)
             cache = IndexCache(config.repository.cache_dir / members.repository_id / "index", members.keyring, tools.threads)
-            return cls(config, members, tools, cache, stack.pop_all())
+            return cls(config, members, tools, cache, limits, stack.pop_all())
         raise AssertionError("unreachable")
 
     @property
     def replicas(self) -> dict[str, Destination]:
         """The destinations that can be read."""
         return self.members.replicas
+
+    def check_reads(self) -> None:
+        """``AccessDenied`` for a key that may only write."""
+        if not self.members.keyring.reads_data:
+            raise AccessDenied(
+                "this key can write and not read: it makes snapshots, lists and verifies them, and restores none; restore with a full key"
+            )
 
     async def writable(self, wanted: Iterable[str], stack: AsyncExitStack) -> tuple[dict[str, Destination], dict[str, BaseException]]:
         """Opens those of the ``wanted`` names for writing that may be written to; and why not the others. ``stack`` closes them."""
@@ -88,7 +107,7 @@ class Membership:
             if problem is not None:
                 failures[name] = problem
         configs = [self.config.destination(name) for name in wanted if name not in failures]
-        opened, refused = await open_all(configs, self.tools.board, stack, writable=True)
+        opened, refused = await open_all(configs, self.tools.board, self.limits, stack, writable=True)
         failures.update(refused)
         for name, problem in zip(
             list(opened), await together(check_place(self.members, destination) for destination in opened.values()), strict=True

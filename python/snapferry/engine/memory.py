@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from snapferry.engine.membership import Membership
+from snapferry.engine.summary_cache import SummaryCache
 from snapferry.errors import CatalogError
-from snapferry.repository import names, objects
+from snapferry.repository import names
 from snapferry.repository.snapshots import Listing
-from snapferry.types import Damage, Snapshot
+from snapferry.repository.summaries import Summaries, by_age, summarize
+from snapferry.repository.survey import Survey
+from snapferry.types import Damage, Snapshot, SnapshotSummary
 
 if TYPE_CHECKING:
     from snapferry.catalog import Catalog, RecordedDamage
 
 T = TypeVar("T")
 logger = logging.getLogger("snapferry")
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Summaries of snapshots that were read before; by destination, the ids of those that were seen there."""
+
+    summaries: Summaries
+    seen: Mapping[str, AbstractSet[str]]
 
 
 class Memory:
@@ -28,6 +41,7 @@ class Memory:
         self._catalog: Catalog | None = None
         self._broken = False
         self._lock = asyncio.Lock()
+        self._summaries = SummaryCache(membership.members)
 
     @property
     def _repository(self) -> str:
@@ -37,25 +51,58 @@ class Memory:
     def _ids(self) -> dict[str, str]:
         return self._membership.members.ids
 
-    async def note_listing(self, listing: Listing) -> list[Damage]:
-        """Remembers what was listed; returns a finding for each snapshot that was seen at a destination and is gone without a note."""
+    async def recall(self) -> Recalled:
+        """What is known without asking a destination; nothing where the catalog cannot be used.
+
+        To be asked before destinations are listed: what another export of this machine adds meanwhile would look as if it had gone from there.
+        """
+
+        def recall(catalog: Catalog) -> Recalled:
+            seen = {name: catalog.seen(self._repository, where) for name, where in self._ids.items()}
+            return Recalled(Summaries(self._summaries.load(catalog)), seen)
+
+        return await self._call(recall, Recalled(Summaries(), {}))
+
+    async def note_survey(self, survey: Survey, seen: Mapping[str, AbstractSet[str]]) -> list[Damage]:
+        """Remembers what was found; returns a finding for each snapshot that was ``seen`` at a destination and is gone without a note."""
+
+        def note(catalog: Catalog) -> None:
+            self._keep(catalog, survey.fresh)
+            if not survey.failures and not self._membership.members.failures:  # Who does not answer may hold the rest.
+                self._summaries.let_go(catalog, set[str]().union(*survey.held.values()))
+            for name, held in survey.held.items():
+                if name in self._ids:
+                    known = seen.get(name, set())
+                    catalog.remember_seen(self._repository, self._ids[name], held - known)
+                    catalog.forget_seen(self._repository, self._ids[name], survey.forgotten[name] & known)
+
+        await self._call(note, None)
+        return [
+            _gone(name, snapshot)
+            for name, held in survey.held.items()
+            for snapshot in sorted(seen.get(name, set()) - held - survey.forgotten[name])
+        ]
+
+    async def note_listing(self, listing: Listing, recalled: Recalled) -> list[Damage]:
+        """As ``note_survey``, of a listing of all commits; ``recalled`` before it was made."""
+        known = recalled.summaries.ids()
+        fresh = [summarize(item.snapshot) for key, item in listing.snapshots.items() if key not in known]
+        found = Survey(recalled.summaries, fresh, listing.held, listing.forgotten, failures=listing.failures)
+        return await self.note_survey(found, recalled.seen)
+
+    async def note_found(self, snapshot: Snapshot, holders: Iterable[str], absent: Iterable[str]) -> list[Damage]:
+        """Remembers where one snapshot was found; returns a finding for each of ``absent`` at which it was seen before."""
 
         def note(catalog: Catalog) -> list[Damage]:
-            from snapferry.catalog import KnownCommit
-
-            commits = [KnownCommit(item.snapshot, objects.commit_payload(item.snapshot)) for item in listing.snapshots.values()]
-            catalog.remember_commits(self._repository, commits)
-            gone: list[Damage] = []
-            for name, held in listing.held.items():
-                if name not in self._ids:
-                    continue
-                for snapshot in sorted(catalog.seen(self._repository, self._ids[name]) - held - listing.forgotten.get(name, set())):
-                    reason = (
-                        "was seen here before and is gone without a note that it was let go: this destination was rolled back or lost it"
-                    )
-                    gone.append(Damage(name, names.snapshot(snapshot), reason, snapshot))
-                catalog.remember_seen(self._repository, self._ids[name], held)
-            return gone
+            catalog.remember_generations(self._repository, {snapshot.volume: snapshot.generation})
+            for name in holders:
+                if name in self._ids:
+                    catalog.remember_seen(self._repository, self._ids[name], [snapshot.id])
+            return [
+                _gone(name, snapshot.id)
+                for name in absent
+                if name in self._ids and catalog.was_seen(self._repository, self._ids[name], snapshot.id)
+            ]
 
         return await self._call(note, [])
 
@@ -67,14 +114,27 @@ class Memory:
         """Remembers a snapshot that was just made, and who acknowledged it."""
 
         def note(catalog: Catalog) -> None:
-            from snapferry.catalog import KnownCommit
-
-            catalog.remember_commits(self._repository, [KnownCommit(snapshot, objects.commit_payload(snapshot))])
+            self._keep(catalog, [summarize(snapshot)])
             for name in destinations:
                 if name in self._ids:
                     catalog.remember_seen(self._repository, self._ids[name], [snapshot.id])
 
         await self._call(note, None)
+
+    async def note_forgotten(self, snapshot: str, destinations: Iterable[str]) -> None:
+        """A snapshot was let go on purpose at these destinations: it is not missed there."""
+        ids = [self._ids[name] for name in destinations if name in self._ids]
+
+        def note(catalog: Catalog) -> None:
+            for where in ids:
+                catalog.forget_seen(self._repository, where, [snapshot])
+
+        await self._call(note, None)
+
+    def _keep(self, catalog: Catalog, fresh: Sequence[SnapshotSummary]) -> None:
+        self._summaries.add(catalog, fresh)
+        # In order of generation, so that of each volume the greatest comes last.
+        catalog.remember_generations(self._repository, {item.volume: item.generation for item in sorted(fresh, key=by_age)})
 
     async def note_damage(self, damage: Iterable[Damage]) -> None:
         """Remembers what was found broken."""
@@ -123,6 +183,7 @@ class Memory:
 
         await self.close()
         self._broken = False
+        self._summaries = SummaryCache(self._membership.members)
         url = self._membership.config.catalog_url(self._repository)
         self._catalog = await self._membership.tools.threads.run(Catalog.rebuild, url, self._repository)
 
@@ -136,6 +197,8 @@ class Memory:
     async def _note_speeds(self) -> None:
         from snapferry.catalog import ReplicaSpeed
 
+        if self._membership.limits.rate is not None:
+            return  # They were only as fast as they were allowed to be.
         states = self._membership.tools.board.states(self._ids)
         speeds = {
             self._ids[state.name]: ReplicaSpeed(state.first_byte, state.goodput)
@@ -163,3 +226,8 @@ class Memory:
             self._broken = True
             logger.warning("%s", error)
             return otherwise
+
+
+def _gone(name: str, snapshot: str) -> Damage:
+    reason = "was seen here before and is gone without a note that it was let go: this destination was rolled back or lost it"
+    return Damage(name, names.snapshot(snapshot), reason, snapshot)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from snapferry.types import Damage, Snapshot
+from snapferry.source import AnySource, ChangeMap
+from snapferry.types import Damage, ExportResult, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +34,78 @@ class SnapshotDetails:
 
     snapshot: Snapshot
     replicas: tuple[ReplicaDetails, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """One of several exports; the fields mean what the arguments of ``Repository.export`` do.
+
+    Attributes:
+        limit_rate: bytes a second that this job may send; beside what all together may.
+    """
+
+    source: str | os.PathLike[str] | AnySource
+    volume: str | None = None
+    to: Sequence[str] | None = None
+    min_copies: int | None = None
+    block_size: int | None = None
+    parent: str = "auto"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    skip_unreadable: bool = False
+    limit_rate: float | None = None
+    changed: str | os.PathLike[str] | ChangeMap | None = None
+
+    @property
+    def source_name(self) -> str:
+        """The source as messages call it."""
+        return os.fspath(self.source) if isinstance(self.source, (str, os.PathLike)) else self.source.name
+
+    @property
+    def volume_name(self) -> str:
+        """The volume's name: as given, else the source's file name. Empty where there is none, as for standard input."""
+        name = Path(self.source_name).name if self.volume is None else self.volume
+        return "" if self.volume is None and name == "-" else name
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """What became of one job: ``result``, or the ``error`` that ended it."""
+
+    job: ExportJob
+    result: ExportResult | None = None
+    error: Exception | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """As if it had been exported alone."""
+        return self.result.exit_code if self.result is not None else getattr(self.error, "exit_code", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkResult:
+    """What became of all jobs, in the order they were given."""
+
+    outcomes: tuple[JobOutcome, ...]
+    seconds: float
+
+    @property
+    def results(self) -> tuple[ExportResult, ...]:
+        """Of those that made a snapshot (or would have, in a dry run)."""
+        return tuple(outcome.result for outcome in self.outcomes if outcome.result is not None)
+
+    @property
+    def partial(self) -> tuple[ExportResult, ...]:
+        """Of the results, those with fewer copies than asked for, or with extents that could not be read."""
+        return tuple(result for result in self.results if result.exit_code)
+
+    @property
+    def failed(self) -> tuple[JobOutcome, ...]:
+        """The outcomes without a result."""
+        return tuple(outcome for outcome in self.outcomes if outcome.result is None)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all are done, else 3 if any snapshot was acknowledged, else 1."""
+        if not self.failed and not self.partial:
+            return 0
+        return 3 if self.results else 1

@@ -10,36 +10,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import Fenced, SnapferryError
+from snapferry.pipeline.admission import Share
 from snapferry.pipeline.catch_up import CatchUp
 from snapferry.pipeline.convert import open_manifest, roots_from_core
 from snapferry.pipeline.extents import block_count, merged
 from snapferry.pipeline.fetching import Fetcher
+from snapferry.pipeline.mapped import Mapped
 from snapferry.pipeline.pages import PageLoader
 from snapferry.pipeline.preparing import Prepared
 from snapferry.pipeline.reading import Reader
 from snapferry.pipeline.room import Room
 from snapferry.pipeline.segments import SECONDS, SegmentWriter
-from snapferry.pipeline.sizing import export_sizing
+from snapferry.pipeline.sending import Sender
+from snapferry.pipeline.sizing import PACK_SIZE
+from snapferry.pipeline.steps import MapUnusable, Step
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import task_group, together
 from snapferry.repository.index_cache import IndexCache
-from snapferry.repository.sessions import BEAT_SECONDS
-from snapferry.source import Source
+from snapferry.repository.sessions import BEAT_SECONDS, is_committed
+from snapferry.source import AnySource, ChangeMap, Source
 from snapferry.transport import FanOut, TooFewCopies
 from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Snapshot
 
 ADVANCE = 4096
 """Blocks that are recorded before their pages are built."""
 
-_ABANDON_SECONDS = 5.0
+_ABANDON_SECONDS = 3.0
 _PROGRESS_SECONDS = 0.1
 
 
@@ -51,6 +55,7 @@ class ExportPlan:
         snapshot: as its commit will be, but for the roots and what is counted.
         parent: what it is compared with.
         codec, level, check: as the packer takes them.
+        changes: a map of what changed since ``parent``, and ``parent_packs``: what packs that names, if this machine knows.
         beat_seconds, segment_seconds: the pace of signs of life and of index segments.
     """
 
@@ -62,18 +67,19 @@ class ExportPlan:
     check: str = "full"
     skip_unreadable: bool = False
     dry_run: bool = False
+    changes: ChangeMap | None = None
+    parent_packs: bytes | None = None
     beat_seconds: float = BEAT_SECONDS
     segment_seconds: float = SECONDS
 
 
 @dataclass(slots=True)
 class _Counts:
-    sent: set[bytes] = field(default_factory=set)
     copied: dict[str, int] = field(default_factory=dict)
-    packs_copied: dict[str, set[bytes]] = field(default_factory=dict)
     bytes_new: int = 0
     blocks_new: int = 0
     blocks_zero: int = 0
+    bytes_read: int = 0
 
 
 class Export:
@@ -81,16 +87,21 @@ class Export:
 
     Arguments:
         prepared: sessions begun, packs listed, index loaded (see ``preparing``).
+        share: of the budget, for all that is read and packed.
         replicas: destinations to read the parent's pages and packs for copies from, by name.
         order: all names that were asked for, for the result.
         failures: destinations that could not even begin.
+
+    Attributes:
+        packs: after ``run``, ids of all packs that the snapshot's trees name, perhaps of some more; None after a dry run.
     """
 
     def __init__(
         self,
         plan: ExportPlan,
-        source: Source,
+        source: AnySource,
         prepared: Prepared,
+        share: Share,
         replicas: dict[str, Destination],
         cache: IndexCache,
         tools: Tools,
@@ -103,18 +114,25 @@ class Export:
         self._source = source
         self._prepared = prepared
         self._cache = cache
-        self._tools = tools
+        self._tools = replace(tools, budget=share.budget)
+        # Whole packs are copied: where the share is smaller than they are, out of the whole budget.
+        self._copying = self._tools if share.budget.total >= 2 * PACK_SIZE else tools
+        self._sizing = share.sizing
         self._order = order
         self._failures = failures
         self._on_progress = on_progress
-        self._size = plan.snapshot.size
         self._block_size = plan.snapshot.block_size
-        self._blocks = block_count(self._size, self._block_size)
+        self._mapped: Mapped | None = None
+        if plan.changes is not None and isinstance(source, Source):
+            self._mapped = Mapped(
+                plan.changes, source, prepared.parent, plan.parent_packs, self._tools, skip_unreadable=plan.skip_unreadable
+            )
         self._fetcher = Fetcher(replicas, tools.board, first=prepared.up_to_date)
         self._counts = _Counts()
         self._advancing = asyncio.Lock()
         self._advanced = 0
         self._told = 0.0
+        self.packs: bytes | None = None
         self._ending = False  # A commit that was begun may be decided, whatever the store answers.
 
     @property
@@ -143,6 +161,7 @@ class Export:
         needed = self._plan.min_copies if not self._plan.dry_run else 0
         async with FanOut([] if self._plan.dry_run else destinations, needed=needed) as fanout:
             self._fanout = fanout
+            self._sender = Sender(fanout, self._tools.budget)
             committed = False
             try:
                 async with self._beating(fanout):
@@ -164,6 +183,7 @@ class Export:
         """Signs of life at every destination while the block runs; a fenced session counts as a failed destination."""
 
         async def beat(name: str) -> None:
+            self._prepared.sessions[name].relies_on = lambda packs: self._relies_on(name, packs)
             try:
                 await self._prepared.sessions[name].beat_forever(self._plan.beat_seconds)
             except Fenced as error:
@@ -177,59 +197,97 @@ class Export:
                 task.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
 
+    def _relies_on(self, name: str, packs: frozenset[bytes]) -> bool:
+        """Whether any of these packs may be built on at a destination: it was listed there before, or its sending has begun."""
+        return not packs.isdisjoint(self._prepared.presence.packs.get(name, {})) or not packs.isdisjoint(self._sender.sent)
+
     async def _make(self, fanout: FanOut) -> Snapshot:
         """Everything up to the commit: reads, sends, and returns the snapshot as it is to be committed."""
         plan, tools = self._plan, self._tools
         await fanout.drain()  # Raises if there are too few before anything was read.
+        mapped = self._mapped if self._mapped and await self._mapped.begin(self._fetcher, self._sizing) else None
+        try:
+            reader, writer = await self._scan(fanout, mapped)
+        except MapUnusable as error:
+            assert mapped is not None
+            mapped.refuse(str(error))
+            mapped = None
+            reader, writer = await self._scan(fanout, None)
+        counts = self._counts
+        counts.blocks_zero += mapped.blocks_zero if mapped else reader.blocks - reader.blocks_read
+        snapshot = replace(plan.snapshot, size=reader.size, bytes_new=counts.bytes_new, unreadable=merged(reader.unreadable))
+        if plan.dry_run:
+            return snapshot
+        await fanout.drain()
+        await self._sender.manifest(await tools.threads.run(writer.advance, reader.blocks))
+        roots, packs = await tools.threads.run(writer.finish)
+        await self._segments.flush()
+        await fanout.drain()
+        await self._sender.manifest(packs)
+        del packs
+        await fanout.drain()
+        written = await tools.threads.run(writer.packs)
+        self.packs = mapped.packs(written) if mapped else written
+        self._tell(reader.size, last=True)
+        return replace(snapshot, roots=roots_from_core(roots))
+
+    async def _scan(self, fanout: FanOut, mapped: Mapped | None) -> tuple[Reader, _core.ManifestWriter]:
+        """Goes over the source once and sends its packs. Raises ``MapUnusable`` where it has to be gone over without the map."""
+        plan, tools = self._plan, self._tools
         session = bytes.fromhex(plan.snapshot.id)
         index = self._prepared.loaded.index
         parent = self._parent_manifest()
+        source = self._source
         writer = _core.ManifestWriter(
-            tools.keyring, tools.workers, index, session=session, size=self._size, block_size=self._block_size,
-            parent=parent[0] if parent else None, check=plan.check,
+            tools.keyring, tools.workers, index, session=session, size=source.size if isinstance(source, Source) else None,
+            block_size=self._block_size, parent=parent[0] if parent else None, check=plan.check,
         )  # fmt: skip
         packer = _core.Packer(
             tools.keyring, tools.workers, index, writer,
             session=session, codec=plan.codec, level=plan.level, check=plan.check, dry_run=plan.dry_run,
         )  # fmt: skip
-        sizing = export_sizing(tools.budget.total, self._block_size, tools.workers.threads)
-        room = Room(packer, tools.budget, sizing)
+        room = Room(packer, tools.budget, self._sizing)
         segments = SegmentWriter(packer, index, self._cache, fanout, tools.threads, seconds=plan.segment_seconds)
         reader = Reader(
-            self._source, self._size, self._block_size, packer, writer, tools, sizing,
-            room=None if plan.dry_run else room, parent=parent, skip_unreadable=plan.skip_unreadable,
-            on_packs=lambda packs: self._send_data(fanout, packs, room, segments),
-            on_watermark=lambda: self._advance(fanout, writer, reader),
+            source, self._block_size, packer, writer, tools, self._sizing,
+            room=None if plan.dry_run else room, parent=None if mapped else parent, skip_unreadable=plan.skip_unreadable,
+            on_packs=lambda packs: self._sender.data(packs, room, segments),
+            on_watermark=lambda: self._advance(writer, reader),
         )  # fmt: skip
+        self._segments, self._advanced = segments, 0
+        steps = mapped.steps(*parent, packer, None if plan.dry_run else writer, index) if mapped and parent else None
         try:
             async with task_group() as group:
                 group.create_task(segments.run())
                 try:
-                    await reader.run()
-                    await tools.threads.run(self._source.check_unchanged)
-                    await self._send_data(fanout, await tools.threads.run(packer.finish), room, segments)
+                    await self._read(reader, steps, fanout, packer, room)
                 finally:
                     segments.close()
         finally:
             room.close()
-        bytes_new, blocks_new, zeros, _ = packer.counts()
-        counts = self._counts
-        counts.bytes_new, counts.blocks_new = bytes_new, blocks_new
-        counts.blocks_zero = self._blocks - reader.blocks_read + zeros
-        self._bytes_read = reader.bytes_read
-        snapshot = replace(plan.snapshot, bytes_new=bytes_new, unreadable=merged(reader.unreadable))
-        if plan.dry_run:
-            return snapshot
-        await fanout.drain()
-        await self._send_manifest(fanout, await tools.threads.run(writer.advance, self._blocks))
-        roots, packs = await tools.threads.run(writer.finish)
-        await segments.flush()
-        await fanout.drain()
-        await self._send_manifest(fanout, packs)
-        del packs
-        await fanout.drain()
-        self._tell(self._size, last=True)
-        return replace(snapshot, roots=roots_from_core(roots))
+        return reader, writer
+
+    async def _read(
+        self, reader: Reader, steps: AsyncGenerator[Step, None] | None, fanout: FanOut, packer: _core.Packer, room: Room
+    ) -> None:
+        threads, source = self._tools.threads, self._source
+        try:
+            await reader.run(steps)
+            if isinstance(source, Source):
+                await threads.run(source.check_unchanged)
+        except MapUnusable:
+            # What was read is not read in vain: the next pass finds it in the index.
+            await self._sender.data(await threads.run(packer.finish), room, self._segments)
+            await fanout.drain()
+            await self._segments.flush()
+            raise
+        finally:
+            counts, (bytes_new, blocks_new, zeros, _) = self._counts, packer.counts()
+            counts.bytes_new += bytes_new
+            counts.blocks_new += blocks_new
+            counts.blocks_zero = zeros
+            counts.bytes_read += reader.bytes_read
+        await self._sender.data(await threads.run(packer.finish), room, self._segments)
 
     def _parent_manifest(self) -> tuple[_core.Manifest, PageLoader] | None:
         parent = self._prepared.parent
@@ -237,41 +295,7 @@ class Export:
             return None
         return open_manifest(self._tools.keyring, parent), PageLoader(self._fetcher, self._tools.threads, patient=True)
 
-    async def _send_data(self, fanout: FanOut, packs: list[_core.Pack], room: Room, segments: SegmentWriter) -> None:
-        while packs:
-            pack = packs.pop()
-            capacity = room.finished(pack)
-            pack_id = pack.id
-
-            def done(pack_id: bytes = pack_id, capacity: int = capacity) -> None:
-                self._tools.budget.release(capacity)
-                segments.delivered(pack_id)
-
-            await self._send(fanout, pack, done)
-            del pack
-
-    async def _send_manifest(self, fanout: FanOut, packs: list[_core.Pack]) -> None:
-        while packs:
-            pack = packs.pop(0)
-            reserved = await self._tools.budget.acquire(min(pack.capacity, self._tools.budget.total // 4))
-
-            def done(reserved: int = reserved) -> None:
-                self._tools.budget.release(reserved)
-
-            await self._send(fanout, pack, done)
-            del pack
-
-    async def _send(self, fanout: FanOut, pack: _core.Pack, done: Callable[[], object]) -> None:
-        key = names.pack(pack.id)
-        self._counts.sent.add(pack.id)
-
-        def forget() -> None:
-            fanout.forget((key,))
-            done()
-
-        await fanout.send(key, pack, len(pack), forget)
-
-    async def _advance(self, fanout: FanOut, writer: _core.ManifestWriter, reader: Reader) -> None:
+    async def _advance(self, writer: _core.ManifestWriter, reader: Reader) -> None:
         if reader.watermark - self._advanced >= ADVANCE and not self._advancing.locked():
             async with self._advancing:
                 until = reader.watermark
@@ -279,8 +303,8 @@ class Export:
                 self._advanced = until
                 if self._plan.dry_run:
                     packs.clear()
-                await self._send_manifest(fanout, packs)
-        self._tell(min(reader.watermark * self._block_size, self._size))
+                await self._sender.manifest(packs)
+        self._tell(reader.position)
 
     async def _commit(self, fanout: FanOut, snapshot: Snapshot) -> tuple[str, ...]:
         """Commits where everything is, catches the others up and commits there too; returns who has acknowledged."""
@@ -295,7 +319,10 @@ class Export:
             try:
                 await self._prepared.sessions[name].end("committed", commit)
             except SnapferryError as error:
-                fanout.fail(name, error)
+                if isinstance(error, Fenced) and await is_committed(self._prepared.destinations[name], snapshot.id, commit):
+                    acknowledged.add(name)
+                else:
+                    fanout.fail(name, error)
             else:
                 acknowledged.add(name)
 
@@ -320,15 +347,14 @@ class Export:
 
         async def one(name: str) -> str | None:
             try:
-                presence = self._prepared.presence.packs.get(name, {}).keys() | self._counts.sent
-                await copier.packs(self._prepared.destinations[name], presence)
+                presence = self._prepared.presence.packs.get(name, {}).keys() | self._sender.sent
+                await copier.packs(self._prepared.destinations[name], presence, self._prepared.avoided.get(name, frozenset()))
                 await copier.segments(self._prepared.destinations[name], self._prepared.loaded.segments)
             except SnapferryError as error:
                 fanout.fail(name, error)
                 return None
             finally:
                 self._counts.copied[name] = copier.bytes_copied.get(name, 0)
-                self._counts.packs_copied[name] = copier.copied.get(name, set())
             return name
 
         return [name for name in await together(one(name) for name in behind) if name is not None]
@@ -341,15 +367,14 @@ class Export:
         copier = self._copier(reference, tuple(name for name in self._prepared.holders if name in healthy))
         for name in names_behind:
             with contextlib.suppress(SnapferryError):
-                destination = self._prepared.destinations[name]
-                listed = self._prepared.presence.packs.get(name, {}).keys()
-                await copier.packs(destination, listed | self._counts.sent | self._counts.packs_copied.get(name, set()))
-                await copier.commit(destination)
+                await copier.bring(self._prepared.destinations[name])
             self._counts.copied[name] = self._counts.copied.get(name, 0) + copier.bytes_copied.get(name, 0)
 
     def _copier(self, snapshot: Snapshot, healthy: tuple[str, ...]) -> CatchUp:
-        sources = {name: self._prepared.destinations[name] for name in healthy if name in self._prepared.destinations}
-        return CatchUp(snapshot, sources, self._tools)
+        prepared = self._prepared
+        sources = {name: prepared.destinations[name] for name in healthy if name in prepared.destinations}
+        present = self._sender.sent.union(*(prepared.presence.packs.get(name, {}) for name in sources))
+        return CatchUp(snapshot, sources, self._copying, prepared.loaded.index, present)
 
     async def _abandon(self, fanout: FanOut) -> None:
         """Says, where that is still possible, that nothing comes any more. Only a courtesy: a session without a beat is ended by others."""
@@ -371,10 +396,10 @@ class Export:
         behind = () if self._plan.dry_run else tuple(name for name in self._order if name not in acknowledged)
         return ExportResult(
             snapshot=snapshot,
-            bytes_read=self._bytes_read,
+            bytes_read=counts.bytes_read + (self._mapped.bytes_read if self._mapped else 0),
             bytes_new=counts.bytes_new,
             bytes_sent={name: sent.get(name, 0) for name in self._order},
-            blocks_total=self._blocks,
+            blocks_total=block_count(snapshot.size, self._block_size),
             blocks_new=counts.blocks_new,
             blocks_zero=counts.blocks_zero,
             acknowledged=acknowledged,
@@ -382,6 +407,7 @@ class Export:
             failures={name: self._failures[name] for name in behind if name in self._failures},
             seconds=time.monotonic() - begun,
             dry_run=self._plan.dry_run,
+            map=self._mapped.use if self._mapped else None,
         )
 
     def _tell(self, done: int, *, last: bool = False) -> None:
@@ -390,4 +416,5 @@ class Export:
         now = time.monotonic()
         if last or now - self._told >= _PROGRESS_SECONDS:
             self._told = now
-            self._on_progress(Progress("export", self._plan.snapshot.volume, done, self._size, self._fanout.bytes_sent))
+            total = self._source.size if isinstance(self._source, Source) else None
+            self._on_progress(Progress("export", self._plan.snapshot.volume, done, total, self._fanout.bytes_sent))

@@ -12,7 +12,8 @@ from snapferry.transport import ByteBudget
 
 
 class BufferPool:
-    """Up to ``most`` buffers of ``size`` bytes, each reserved in ``budget`` from its first use until the pool is left.
+    """Up to ``most`` buffers of ``size`` bytes, each reserved in ``budget`` from its first use until the pool is left, or until it is idle
+    and somebody waits for the budget.
 
     A context: whoever leaves it must have released every buffer.
     """
@@ -24,13 +25,16 @@ class BufferPool:
         self._free: list[memoryview] = []
         self._waiting: list[asyncio.Future[memoryview]] = []
         self._reserved = 0
+        self._used = 0
 
     async def __aenter__(self) -> Self:
         """Makes nothing yet."""
+        self._budget.add_keeper(self._give_back)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Gives the memory and its reservation back."""
+        self._budget.remove_keeper(self._give_back)
         self._free.clear()
         self._budget.release(self._reserved)
         self._reserved = 0
@@ -38,16 +42,28 @@ class BufferPool:
     async def acquire(self) -> memoryview:
         """A writable buffer of ``size`` bytes, holding anything; waits until one is free."""
         await self._gate.acquire()
+        self._used += 1
         try:
             return self._free.pop() if self._free else await self._another()
         except BaseException:
+            self._used -= 1
             self._gate.release()
             raise
 
     def release(self, buffer: memoryview) -> None:
         """Takes a buffer back; nothing may use it any more."""
         self._hand_on(buffer)
+        self._used -= 1
         self._gate.release()
+        if self._budget.short:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Lets all buffers go if none is in use: a reader that is open and idle must not keep an export waiting."""
+        if not self._used and self._free:
+            self._free.clear()
+            reserved, self._reserved = self._reserved, 0
+            self._budget.release(reserved)
 
     async def _another(self) -> memoryview:
         """A new buffer, or one that is released before the budget has room for a new one: what has room may wait for this very pool."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
+from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import DamageError, DestinationError, ObjectDamaged, ObjectNotFound
 from snapferry.pipeline.convert import open_manifest, split_ids
@@ -16,8 +18,9 @@ from snapferry.pipeline.windows import windows
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import SEGMENT_LIMIT, open_segment
-from snapferry.repository.sessions import create_checked
-from snapferry.repository.small import read_object
+from snapferry.repository.presence import list_presence
+from snapferry.repository.sessions import Session, is_there
+from snapferry.repository.small import open_object
 from snapferry.types import Snapshot
 
 _AT_ONCE = 2
@@ -26,31 +29,45 @@ _AT_ONCE = 2
 class CatchUp:
     """Copies one snapshot from ``sources``, which hold it, to others.
 
+    Arguments:
+        index: in which blocks are looked up whose place names a pack that is gone; all of ``present`` is usable in it.
+        present: the packs that the sources hold.
+
     Attributes:
-        copied: by destination, the packs that were copied.
         bytes_copied: by destination, in bytes of all objects.
     """
 
-    def __init__(self, snapshot: Snapshot, sources: Mapping[str, Destination], tools: Tools) -> None:
+    def __init__(
+        self, snapshot: Snapshot, sources: Mapping[str, Destination], tools: Tools, index: _core.Index, present: Iterable[bytes]
+    ) -> None:
         self._snapshot = snapshot
+        self._index = index
+        self._present = _core.PackSet(b"".join(present))
         self._sources = dict(sources)
         self._tools = tools
         self._needed: list[bytes] | None = None
         self._walking = asyncio.Lock()
-        self.copied: dict[str, set[bytes]] = {}
         self.bytes_copied: dict[str, int] = {}
 
-    async def packs(self, target: Destination, present: Iterable[bytes]) -> None:
-        """Copies every pack of the snapshot that is not ``present``; raises as ``copy_pack``."""
+    async def packs(self, target: Destination, present: Iterable[bytes], avoided: AbstractSet[bytes]) -> None:
+        """Copies every pack of the snapshot that is not ``present`` at the target.
+
+        Raises:
+            DestinationError: one of them is among ``avoided``: a prune there is about to delete it, or may still be. Else as ``copy_pack``.
+        """
         known = set(present)
         missing = [pack for pack in await self._packs() if pack not in known]
-        copied = self.copied.setdefault(target.name, set())
+        if not avoided.isdisjoint(missing):
+            raise DestinationError(
+                "packs that it needs are being deleted there by a prune, or were by the last one; once there has been another prune the next"
+                " export brings it up to date",
+                target.name,
+            )
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def copy(pack: bytes) -> None:
             async with gate:
                 self._count(target, await copy_pack(pack, self._sources, target, self._tools))
-                copied.add(pack)
 
         await together(copy(pack) for pack in missing)
 
@@ -70,39 +87,39 @@ class CatchUp:
                 self._count(target, len(data))
                 break
 
-    async def commit(self, target: Destination) -> None:
-        """Copies the session's objects and the commit itself. Everything it needs must be there."""
-        snapshot_id = self._snapshot.id
-        key = names.snapshot(snapshot_id)
+    async def bring(self, target: Destination) -> None:
+        """Copies the snapshot whole, its commit last, unless it was let go there.
+
+        In a session of its own at the target: a collector must be able to wait for it, or to end it.
+
+        Raises:
+            Fenced: a prune has ended it. Else as ``packs`` and ``copy_pack``.
+        """
+        snapshot, keyring = self._snapshot, self._tools.keyring
+        if await is_there(target, names.forgotten(snapshot.id)):
+            return
+        session = Session(keyring, target, names.new_id(), snapshot.volume, None, brings=snapshot.id)
+        begun = await session.begin()
+        presence = await list_presence({target.name: target})
+        presence.drop({target.name: begun.avoided})
+        await self.packs(target, presence.packs.get(target.name, {}), begun.avoided)
+        await session.end("committed", await self._commit())
+        self._count(target, session.bytes_sent)
+
+    async def _commit(self) -> bytes:
+        """The snapshot's commit object, from the first source that has it in good order."""
+        key = names.snapshot(self._snapshot.id)
         for source in self._sources.values():
             try:
-                await read_object(self._tools.keyring, source, "commit", key, objects.COMMIT_LIMIT)
                 data = await source.read(key, objects.COMMIT_LIMIT)
+                open_object(self._tools.keyring, "commit", key, data, source.name)
             except (ObjectDamaged, ObjectNotFound):
                 continue
-            await self._session(source, target)
-            await create_checked(target, key, data)
-            self._count(target, len(data))
-            return
+            return data
         raise DamageError(f"{key}: no destination has it in good order")
 
-    async def _session(self, source: Destination, target: Destination) -> None:
-        """What the snapshot's session left at the source; an end that the target has decided for itself stays."""
-        async for info in source.list(f"{names.SESSIONS}{self._snapshot.id}/"):
-            parsed = names.parse_session(info.key)
-            if parsed is None:
-                continue
-            try:
-                kind = "end" if parsed[1] == names.END else "session"
-                await read_object(self._tools.keyring, source, kind, info.key, objects.END_LIMIT)
-                data = await source.read(info.key, objects.END_LIMIT)
-            except (ObjectDamaged, ObjectNotFound):
-                continue
-            if await target.create(info.key, data):
-                self._count(target, len(data))
-
     async def _packs(self) -> list[bytes]:
-        """Every pack that the snapshot's trees name."""
+        """Every pack that the snapshot needs."""
         async with self._walking:
             if self._needed is None:
                 self._needed = sorted(await self._walk())
@@ -116,8 +133,12 @@ class CatchUp:
         async for window in windows(manifest, loader, tools.threads):
             if manifest.lost(window.first, window.end):
                 raise DamageError(f"snapshot {snapshot.id}: manifest pages are damaged on every destination that has them")
-            if not window.zeros:
-                found |= split_ids(await tools.threads.run(manifest.packs, window.first, window.end))
+            if window.zeros:
+                continue
+            packs, _, lost = await tools.threads.run(manifest.resolve, self._index, self._present, window.first, window.end)
+            if lost:
+                raise DamageError(f"snapshot {snapshot.id}: blocks that it needs are in no pack of the destinations that have it")
+            found |= split_ids(packs)
         return found
 
     def _count(self, target: Destination, size: int) -> None:

@@ -27,7 +27,7 @@ def index_opener(cache: IndexCache, replicas: Mapping[str, Destination]) -> Inde
 
     async def open_index() -> _core.Index:
         presence = await list_presence(replicas)
-        loaded = await cache.load(replicas, presence)
+        loaded = await cache.load(replicas, presence, complete=True)
         loaded.index.declare_usable(b"".join({pack for packs in presence.packs.values() for pack in packs}))
         return loaded.index
 
@@ -47,7 +47,10 @@ class ExtentReader:
         self._tools = tools
         self._open_index = open_index
         self._index: _core.Index | None = None
+        self._named: set[bytes] = set()
         self._opening = asyncio.Lock()
+        self._renewing = asyncio.Lock()
+        self._renewed = False
 
     async def deliver(self, plan: _core.Plan, put: Deliver) -> None:
         """Everything in the plan that some replica has in good order; what is left is in ``plan.lost()``.
@@ -65,6 +68,8 @@ class ExtentReader:
             if added:
                 await self._learn(plan)
                 await self._read_all(added, put)
+                if not await threads.run(plan.lost):
+                    self._fetcher.forgive(self._named)
 
     async def _learn(self, plan: _core.Plan) -> None:
         await together(self._learn_one(plan, *fetch) for fetch in await self._tools.threads.run(plan.headers))
@@ -81,7 +86,20 @@ class ExtentReader:
                 return  # Its records will fail one and all, and are then looked for elsewhere.
             if plan.learn(pack, header):
                 return
-            self._fetcher.reject(attempts, name, ObjectDamaged(f"{names.pack(pack)}: its header fails its check", name))
+            reason = "its header fails its check"
+            if self._tools.keyring.lacks_epoch_of(header):
+                # Nothing in a header is proven before a key opens it: another replica may have a true one.
+                await self._renew_keys()
+                if plan.learn(pack, header):
+                    return
+                reason = "its header names a key epoch that this key does not hold"
+            self._fetcher.reject(attempts, name, ObjectDamaged(f"{names.pack(pack)}: {reason}", name))
+
+    async def _renew_keys(self) -> None:
+        async with self._renewing:
+            if not self._renewed:
+                self._renewed = True
+                await self._tools.renew_keys()
 
     async def _read_all(self, extents: list[tuple[int, _core.Fetch]], put: Deliver) -> None:
         async with task_group() as group:
@@ -113,4 +131,5 @@ class ExtentReader:
         async with self._opening:
             if self._index is None:
                 self._index = await self._open_index()
+                self._named = {pack for pack, _ in self._index.packs()}
         return self._index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from snapferry.destination import Destination
 from snapferry.errors import DestinationError, ObjectDamaged, ObjectNotFound
@@ -53,6 +53,7 @@ class Fetcher:
         self._first = frozenset(self._replicas if first is None else first)
         self._dead: set[str] = set()
         self._damage: dict[tuple[str, str], Damage] = {}
+        self._missing: dict[bytes, set[str]] = {}
         self.fetched: dict[str, int] = dict.fromkeys(self._replicas, 0)
         self.failovers = 0
 
@@ -90,8 +91,16 @@ class Fetcher:
         if isinstance(error, (ObjectDamaged, ObjectNotFound)):
             key = names.pack(attempts.pack)
             self._damage.setdefault((name, key), Damage(name, key, str(error)))
+            if isinstance(error, ObjectNotFound):
+                self._missing.setdefault(attempts.pack, set()).add(name)
         else:
             self._dead.add(name)
+
+    def forgive(self, named: Container[bytes]) -> None:
+        """Packs that are missing and that the index does not name are no damage: a prune has copied what was needed of them, and deleted them."""
+        for pack in [pack for pack in self._missing if pack not in named]:
+            for name in self._missing.pop(pack):
+                del self._damage[name, names.pack(pack)]
 
     async def _somebody_is_there(self, attempts: Attempts) -> bool:
         """Whether one of those that failed answers otherwise: then it is this object that cannot be read there, a bad sector say."""

@@ -31,14 +31,20 @@ class PageLoader:
         self.loaded = 0
         self.lost = 0
 
-    async def load(self, manifest: _core.Manifest, first: int, end: int) -> None:
-        """Until the blocks ``first`` to ``end - 1`` are known, or lost because no replica has their pages.
+    async def load(self, manifest: _core.Manifest, first: int, end: int, *, places: bool = True) -> None:
+        """Until the blocks ``first`` to ``end - 1`` are known (their ``places`` too), or lost because no replica has their pages.
 
         Raises:
             DestinationError: no replica answers at all.
         """
         async with self._lock:
-            while fetches := await self._threads.run(manifest.missing, first, end):
+            while fetches := await self._threads.run(manifest.missing, first, end, places):
+                await self._feed_all([(manifest, fetch) for fetch in fetches])
+
+    async def load_runs(self, manifest: _core.Manifest, runs: list[tuple[int, int]], *, places: bool = True) -> None:
+        """As ``load``, for (first, count) runs of blocks that lie scattered."""
+        async with self._lock:
+            while fetches := await self._threads.run(manifest.missing_of, runs, places):
                 await self._feed_all([(manifest, fetch) for fetch in fetches])
 
     async def load_difference(self, a: _core.Manifest, b: _core.Manifest, first: int, end: int) -> None:

@@ -6,7 +6,7 @@ In this order, because a pin protects what is listed after it. Which blocks coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from snapferry import _core
@@ -30,6 +30,7 @@ class Prepared:
         parent: what blocks are compared with; None if nobody that takes part holds it.
         reference: the volume's latest snapshot, which tells who is behind, and ``holders``, who have its commit.
         up_to_date: names of those that need no copies before they can commit.
+        avoided: by destination, packs that are not to be put there (see ``Begun``).
         failures: those that could not begin, and why.
     """
 
@@ -41,6 +42,7 @@ class Prepared:
     up_to_date: tuple[str, ...]
     presence: Presence
     loaded: LoadedIndex
+    avoided: dict[str, frozenset[bytes]] = field(default_factory=dict)
     failures: dict[str, SnapferryError] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
 
@@ -56,6 +58,7 @@ async def prepare(
     reference: Snapshot | None,
     holders: tuple[str, ...],
     known_bad: Mapping[str, set[bytes]] | None = None,
+    presence_at: Callable[[Mapping[str, Destination]], Awaitable[Presence]] = list_presence,
     dry_run: bool = False,
 ) -> Prepared:
     """Begins sessions at all ``destinations`` and loads what an export builds on; a dry run begins none.
@@ -64,6 +67,7 @@ async def prepare(
         parent: the snapshot to compare with, if any.
         reference: the volume's latest, and ``holders``: the destinations that list its commit.
         known_bad: by destination, packs that were found broken there.
+        presence_at: lists the packs, beginning after it was called; exports that begin together share one listing.
     """
     pinned = parent or reference
     failures: dict[str, SnapferryError] = {}
@@ -77,11 +81,13 @@ async def prepare(
         else:
             failures[name] = result
     taking_part = {name: destination for name, destination in destinations.items() if name not in failures}
-    presence = await list_presence(taking_part)
+    presence = await presence_at(taking_part)
     for name, error in presence.failures.items():
         failures[name] = error
         del taking_part[name]
     presence.drop(known_bad or {})
+    avoided = {name: begun[name].avoided for name in taking_part if name in begun}
+    presence.drop(avoided)
     loaded = await cache.load(taking_part, presence)
     damage = list(loaded.damage)
     for name, pack, size in presence.drop_misfits(loaded.sizes_that_differ(presence)):
@@ -91,9 +97,8 @@ async def prepare(
         # Nobody here holds the latest snapshot: nothing to compare with, and nobody is behind anybody.
         parent = reference = None
         up_to_date = tuple(taking_part)
-    collecting = any(begun[name].collecting for name in up_to_date if name in begun)
     # A pack that neither a segment nor its own tail describes is torn.
-    loaded.index.declare_usable(b"" if collecting else loaded.index.named(b"".join(presence.everywhere(up_to_date))))
+    loaded.index.declare_usable(loaded.index.named(b"".join(presence.everywhere(up_to_date))))
     return Prepared(
         taking_part,
         {name: session for name, session in sessions.items() if name in taking_part},
@@ -103,6 +108,7 @@ async def prepare(
         up_to_date,
         presence,
         loaded,
+        avoided,
         failures,
         damage,
     )

@@ -14,7 +14,7 @@ from snapferry.errors import ConfigurationError, DamageError
 from snapferry.pipeline.buffers import BufferPool
 from snapferry.pipeline.convert import open_manifest
 from snapferry.pipeline.extent_reader import ExtentReader, IndexOpener
-from snapferry.pipeline.extents import block_count, clipped, describe, total
+from snapferry.pipeline.extents import block_count, clipped, describe, merged, total
 from snapferry.pipeline.fetching import Fetcher
 from snapferry.pipeline.pages import PageLoader
 from snapferry.pipeline.sizing import read_sizing
@@ -32,6 +32,7 @@ class SnapshotReader:
     Arguments:
         replicas: destinations to read from, by name; ``first`` are those that hold the commit.
         allow_unreadable: give zeros for the extents that the source could not supply, instead of raising.
+        allow_lost: give zeros for what no replica can supply, and list it in ``lost``, instead of raising.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SnapshotReader:
         open_index: IndexOpener,
         *,
         allow_unreadable: bool = False,
+        allow_lost: bool = False,
     ) -> None:
         self.snapshot = snapshot
         self._tools = tools
@@ -50,6 +52,8 @@ class SnapshotReader:
         self._fetcher = Fetcher(replicas, tools.board, first)
         self._open_index = open_index
         self._allow_unreadable = allow_unreadable
+        self._allow_lost = allow_lost
+        self._lost: list[tuple[int, int]] = []
         self._pool = BufferPool(tools.budget, self._sizing.extent, self._sizing.most)
         self._extents = ExtentReader(self._fetcher, self._pool, tools, open_index)
         self._pages: tuple[_core.Manifest, PageLoader] | None = None
@@ -74,6 +78,16 @@ class SnapshotReader:
     def damage(self) -> tuple[Damage, ...]:
         """Objects that were found missing or broken so far, and passed over for a good replica."""
         return tuple(self._fetcher.damage)
+
+    @property
+    def lost(self) -> tuple[tuple[int, int], ...]:
+        """(offset, length) pairs in bytes that no replica could supply, of what was read so far; zeros stand for them."""
+        return merged(self._lost)
+
+    @property
+    def failovers(self) -> int:
+        """How often a second replica had to be asked."""
+        return self._fetcher.failovers
 
     @property
     def bytes_fetched(self) -> dict[str, int]:
@@ -132,8 +146,9 @@ class SnapshotReader:
         plan = await self._plan(offset // self.block_size, block_count(offset + length, self.block_size))
         await self._extents.deliver(plan, lambda number, data: plan.copy(number, data, out, offset))
         lost = clipped(plan.lost(), offset, offset + length)
-        if lost:
+        if lost and not self._allow_lost:
             raise DamageError(f"snapshot {self.snapshot.id}: no replica can supply {total(lost)} bytes at {describe(lost)}", lost)
+        self._lost += lost
         unreadable = [] if self._allow_unreadable else clipped(plan.unreadable(), offset, offset + length)
         if unreadable:
             raise DamageError(

@@ -21,8 +21,7 @@ class ExportSizing:
     Attributes:
         batch: so many blocks are read at once, by up to ``readers`` at once.
         smallest_pack, largest_pack: bounds of what a pack reserves, in bytes.
-        held: bytes that the export may hold at most without anything draining: read buffers, and packs that are not full. Exports
-            side by side never lock each other up as long as what they hold and one smallest pack fit into the budget.
+        held: bytes that the export may hold at most without anything draining: read buffers, and packs that are not full.
     """
 
     batch: int
@@ -31,40 +30,58 @@ class ExportSizing:
     largest_pack: int
     held: int
 
+    @property
+    def share(self) -> int:
+        """Bytes that it goes on with whatever others do: what it holds without draining stays below two thirds, and leaves room for a pack.
+
+        Exports side by side never lock each other up as long as their shares fit into the budget: when all that can drain has drained,
+        there is a smallest pack for each of them.
+        """
+        return max(-(-3 * self.held // 2), self.held + self.smallest_pack)
+
 
 def room_needed(blocks: int, block_size: int) -> int:
     """Bytes of pack that a batch may take at most: its records stored raw, and a block lost at a pack's end."""
     return blocks * (block_size + _core.RECORD_OVERHEAD) + block_size + _SPARE
 
 
-def export_sizing(budget: int, block_size: int, processors: int) -> ExportSizing:
-    """For one export that has the whole ``budget`` (bytes) and a machine of so many processors.
+def export_sizing(share: int, block_size: int, processors: int) -> ExportSizing:
+    """For one export that has ``share`` bytes and a machine of so many processors.
 
-    What cannot drain by itself (read buffers, packs that are being filled) stays below two thirds of the budget; the rest is for
+    What cannot drain by itself (read buffers, packs that are being filled) stays below two thirds of the share; the rest is for
     packs on their way, which always drain.
 
     Raises:
-        ConfigurationError: the budget is too small for blocks of that size.
+        ConfigurationError: the share is too small for blocks of that size.
     """
     for batch_bytes in (_BATCH, _BATCH // 2, _BATCH // 4, _BATCH // 8, _BATCH // 16, _BATCH // 32, _BATCH // 64, _BATCH // 128):
         batch = max(1, batch_bytes // block_size)
-        need = room_needed(batch, block_size)
-        smallest = max(_SMALLEST_PACK, need + 64 * KiB)
-        largest = max(smallest, min(PACK_SIZE, budget // 6))
         for readers in range(processors + 1, 0, -1):
-            # Buffers, room promised to the batches under way, the pack being filled, and one more that was provided whole.
-            held = readers * batch * block_size + readers * need + 2 * largest
-            if 3 * held <= 2 * budget and held + smallest <= budget:
-                return ExportSizing(batch, readers, smallest, largest, held)
+            sizing = _sizing(batch, readers, block_size, largest_pack=min(PACK_SIZE, share // 6))
+            if sizing.share <= share:
+                return sizing
     raise ConfigurationError(
-        f"a memory budget of {budget // MiB} MiB is too small for blocks of {block_size // KiB} KiB; "
+        f"a memory budget of {share // MiB} MiB is too small for blocks of {block_size // KiB} KiB; "
         f"set engine.memory to {max(64 * MiB, 16 * block_size) // MiB} MiB or more"
     )
 
 
-def admission(budget: int) -> int:
-    """Bytes that all exports together may hold without draining: the budget less the smallest pack of any."""
-    return max(budget - 2 * _BATCH, 2 * budget // 3)
+def smallest_share(block_size: int) -> int:
+    """The least that ``export_sizing`` makes do with for blocks of that size."""
+    return _sizing(1, 1, block_size, largest_pack=0).share
+
+
+def fair_share(budget: int, block_size: int, side_by_side: int) -> int:
+    """What each of so many exports gets of ``budget``; no less than it makes do with, so that perhaps not all of them run at once."""
+    return max(budget // side_by_side, smallest_share(block_size))
+
+
+def _sizing(batch: int, readers: int, block_size: int, largest_pack: int) -> ExportSizing:
+    need = room_needed(batch, block_size)
+    smallest = max(_SMALLEST_PACK, need + 64 * KiB)
+    largest = max(smallest, largest_pack)
+    # Buffers, room promised to the batches under way, the pack being filled, and one more that was provided whole.
+    return ExportSizing(batch, readers, smallest, largest, readers * batch * block_size + readers * need + 2 * largest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ from snapferry import _core
 from snapferry.errors import TargetError, TargetFull
 from snapferry.pipeline.journal import Entry, Journal
 from snapferry.repository.keyfile import sync_directory
+from snapferry.source.device import device_size
 from snapferry.types import MiB
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_BLKGETSIZE64 = 0x80081272
+_BLKGETDISKSEQ = 0x80081280
 _FS_IOC_GETVERSION = 0x80087601
 
 
@@ -35,7 +36,11 @@ def target_error(path: str, error: OSError) -> TargetError:
 
 
 class Identity(NamedTuple):
-    """Which file it is. A freed inode's number is soon used again; its generation, where the file system tells it, is another then."""
+    """Which file or device it is.
+
+    A freed inode's number is soon used again; its generation, where the file system tells it, is another then. A device keeps its node when
+    another disk is attached to it: the disk's sequence number, where the kernel tells it, stands for the generation there.
+    """
 
     device: int
     inode: int
@@ -45,7 +50,10 @@ class Identity(NamedTuple):
 def _identity(fd: int) -> Identity:
     status = os.fstat(fd)
     try:
-        (generation,) = struct.unpack("=I", fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))[:4])
+        if stat.S_ISBLK(status.st_mode):
+            (generation,) = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETDISKSEQ, bytes(8)))
+        else:
+            (generation,) = struct.unpack("=I", fcntl.ioctl(fd, _FS_IOC_GETVERSION, bytes(8))[:4])
     except OSError:
         generation = None
     return Identity(status.st_dev, status.st_ino, generation)
@@ -87,8 +95,7 @@ def look(path: str | os.PathLike[str]) -> Look:
     if stat.S_ISREG(status.st_mode):
         return Look(real, status.st_size, device=False, empty=status.st_size == 0, identity=_identity_of(real, status))
     if stat.S_ISBLK(status.st_mode):
-        size, empty = _look_at_device(real)
-        return Look(real, size, device=True, empty=empty, identity=Identity(status.st_dev, status.st_ino, None))
+        return _look_at_device(real)
     kind = "a directory" if stat.S_ISDIR(status.st_mode) else "neither a regular file nor a block device"
     raise TargetError(f"target {real} is {kind}")
 
@@ -125,6 +132,8 @@ class Target:
             self.fd = self._open()
             try:
                 self._claim(found)
+                if self.device:
+                    self._forget_cached()
                 if whole:
                     # Not before it is claimed: a note of a restore that was turned away would let it overwrite the other's work later.
                     journal.write(Entry(snapshot, found.path, size, *(found.identity or _identity(self.fd))))
@@ -152,11 +161,17 @@ class Target:
         except BlockingIOError as error:
             raise TargetError(f"target {self.path} is being written by another restore") from error
         status = os.fstat(self.fd)
-        if found.identity is not None and (status.st_dev, status.st_ino) != found.identity[:2]:
+        replaced = found.identity is not None and (status.st_dev, status.st_ino) != found.identity[:2]
+        if replaced or (self.device and (_identity(self.fd) != found.identity or device_size(self.fd) != found.size)):
             raise TargetError(f"target {self.path} was replaced while it was being opened")
         if not self.device and status.st_size != (found.size or 0):
             # Another restore may have been here in between; what this one takes for a file of zeros would hold that one's bytes.
             raise TargetError(f"target {self.path} was changed while it was being opened; run the same restore again")
+
+    def _forget_cached(self) -> None:
+        """What is compared must be what is on the device, and not what its page cache held before it was changed from elsewhere."""
+        os.fsync(self.fd)
+        os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def zero(self, offset: int, length: int) -> int:
         """Makes the range zeros where it is not; returns the bytes changed. Nothing to do in a fresh file."""
@@ -185,15 +200,14 @@ class Target:
         os.close(self.fd)
 
 
-def _look_at_device(path: str) -> tuple[int, bool]:
-    """(size in bytes, whether its first and last MiB are zeros)."""
+def _look_at_device(path: str) -> Look:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            (size,) = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
+            size = device_size(fd)
             ends = (os.pread(fd, MiB, 0), os.pread(fd, MiB, max(0, size - MiB)))
+            return Look(path, size, device=True, empty=not any(any(piece) for piece in ends), identity=_identity(fd))
         finally:
             os.close(fd)
     except OSError as error:
         raise TargetError(f"target {path}: {error.strerror}") from error
-    return size, not any(any(piece) for piece in ends)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from snapferry import _core
-from snapferry.destination import Destination
+from snapferry.destination import Destination, list_keys
 from snapferry.errors import DestinationError, SnapferryError
 from snapferry.pipeline.convert import open_manifest, split_ids
 from snapferry.pipeline.extents import merged
@@ -21,6 +21,7 @@ from snapferry.pipeline.tools import Tools
 from snapferry.pipeline.verify_objects import verify_objects
 from snapferry.pipeline.windows import windows
 from snapferry.repository import names
+from snapferry.repository.collections import being_deleted
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import LoadedIndex
 from snapferry.repository.presence import Presence
@@ -44,7 +45,7 @@ class Verification:
     Arguments:
         held: by destination, the snapshots whose commit it lists and which are to be verified.
         presence: the packs each lists.
-        loaded: the index of every segment that is in good order somewhere.
+        loaded: the index of every segment that is in good order somewhere, with all packs that any destination lists declared usable.
         everything: look at all packs that are listed, not only at those that ``held`` needs.
         read_data: percentage of packs whose every byte is read, 0 to 100.
     """
@@ -65,6 +66,7 @@ class Verification:
         self._held = {name: list(snapshots) for name, snapshots in held.items()}
         self._presence = presence
         self._loaded = loaded
+        self._index = loaded.index
         self._sizes = loaded.sizes_that_differ(presence)
         self._tools = tools
         self._read_data = read_data
@@ -92,33 +94,57 @@ class Verification:
         try:
             found = await verify_objects(self._tools.keyring, destination, self._tools.threads)
             self._damage += found.damage
+            # What a prune has decided to delete and not come to yet is nobody's any more.
+            going = await being_deleted(self._tools.keyring, destination)
+            self._presence.drop({name: going})
+            named = await self._tools.threads.run(self._loaded.packs_named, found.segments) - going
             for snapshot in self._held.get(name, []):
-                await self._structure(name, snapshot, seen)
-            self._check_segments(name, await self._tools.threads.run(self._loaded.packs_named, found.segments), seen)
+                await self._structure(name, snapshot, named, seen)
+            self._check_segments(name, named, seen)
             await self._read_packs(name, seen)
             for snapshot in self._held.get(name, []) if seen.bad else []:
                 await self._name_extents(name, snapshot, seen)
+            if any(item.destination == name for item in self._damage):
+                await self._drop_what_went(name)
         except DestinationError as error:
             self._unverified[name] = str(error)
 
-    async def _structure(self, name: str, snapshot: Snapshot, seen: _Seen) -> None:
-        """Both trees, read from this destination alone; and every pack that they name, listed with its right size."""
+    async def _drop_what_went(self, name: str) -> None:
+        """A prune beside this deletes packs that were listed before, and snapshots are let go: that they are gone is no damage."""
+        destination = self._destinations[name]
+        packs = await being_deleted(self._tools.keyring, destination)
+        left = {names.parse_snapshot(key) for key in await list_keys(destination, names.SNAPSHOTS)}
+        let_go = {names.parse_forgotten(key) for key in await list_keys(destination, names.FORGOTTEN)} - left
+
+        def went(item: Damage) -> bool:
+            return item.destination == name and (names.parse_pack(item.object) in packs or item.snapshot in let_go)
+
+        self._damage = [item for item in self._damage if not went(item)]
+
+    async def _structure(self, name: str, snapshot: Snapshot, named: set[bytes], seen: _Seen) -> None:
+        """Both trees, read from this destination alone; and every pack that they need, listed with its right size."""
         threads = self._tools.threads
         fetcher = Fetcher({name: self._destinations[name]}, self._tools.board)
         manifest = open_manifest(self._tools.keyring, snapshot)
         lost: list[tuple[int, int]] = []
+        listed = self._presence.packs.get(name, {})
+        here = _core.PackSet(b"".join(listed))
         async for window in windows(manifest, PageLoader(fetcher, threads), threads):
             if window.zeros:
                 continue
             lost += manifest.lost(window.first, window.end)
             if not lost or manifest.lost(window.first, window.end) != [(window.first, window.end - window.first)]:
                 plan = await threads.run(_core.Plan, self._tools.keyring, self._tools.workers, manifest, window.first, window.end, 8 * MiB)
-                seen.data |= {fetch[0] for _, fetch in await threads.run(plan.extents)}
-                seen.needed |= split_ids(await threads.run(manifest.packs, window.first, window.end))
+                # Places are hints: what a prune has copied elsewhere is found through the index, and its old pack is not missed; its
+                # segments name it no more.
+                packs, gone, _ = await threads.run(manifest.resolve, self._index, here, window.first, window.end)
+                hinted = split_ids(await threads.run(manifest.packs, window.first, window.end))
+                needed = split_ids(packs) | split_ids(gone) | (hinted & named)
+                seen.data |= needed & {fetch[0] for _, fetch in await threads.run(plan.extents)}
+                seen.needed |= needed
         extents = merged((first * snapshot.block_size, count * snapshot.block_size) for first, count in lost)
         for damage in fetcher.damage:
             self._damage.append(Damage(name, damage.object, damage.reason, snapshot.id, extents))
-        listed = self._presence.packs.get(name, {})
         for pack in seen.needed - seen.bad.keys():
             size = listed.get(pack)
             if size is None:

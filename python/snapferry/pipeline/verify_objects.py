@@ -9,6 +9,8 @@ from snapferry.destination import Destination
 from snapferry.errors import ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.index_cache import SEGMENT_LIMIT, open_segment
+from snapferry.repository.opening import read_slots
+from snapferry.repository.slots import parse_slots
 from snapferry.repository.small import open_object
 from snapferry.repository.threads import Threads
 from snapferry.types import Damage
@@ -57,21 +59,11 @@ async def verify_objects(keyring: _core.Keyring, destination: Destination, threa
 
 
 async def _slots(look: _Look) -> None:
-    slots = 0
-    for key in await look.keys(names.KEYS):
-        slot = names.parse_key_slot(key)
-        if slot is None:
-            continue
-        slots += 1
-        try:
-            data = await look.destination.read(key, objects.SMALL_OBJECT_LIMIT)
-        except (ObjectDamaged, ObjectNotFound) as error:
-            look.bad(key, str(error))
-            continue
-        if _core.blake3(data)[:16].hex() != slot:
-            look.bad(key, "torn or altered: its bytes are not what its name says")
-    if not slots:
-        look.bad(names.KEYS, "no key slot is there: nobody can open the repository with this destination alone")
+    found, unread = await read_slots(look.destination)
+    keys = parse_slots({look.destination.name: found}, look.keyring.repository_id.hex(), unread)
+    look.found.damage += keys.damage
+    if not keys.full_slots():
+        look.bad(names.KEYS, "no full key slot is there: nobody can restore with this destination alone")
 
 
 async def _segments(look: _Look) -> None:
@@ -89,7 +81,7 @@ async def _segments(look: _Look) -> None:
 
 
 async def _sessions_and_commits(look: _Look) -> None:
-    beats, ended, committed = await _sessions(look)
+    missing, ended, committed = await _sessions(look)
     commits = [snapshot for key in await look.keys(names.SNAPSHOTS) if (snapshot := names.parse_snapshot(key))]
     notes = [snapshot for key in await look.keys(names.FORGOTTEN) if (snapshot := names.parse_forgotten(key))]
     for snapshot in commits:
@@ -103,15 +95,16 @@ async def _sessions_and_commits(look: _Look) -> None:
     for snapshot in commits:
         if snapshot not in ended:
             look.bad(names.session_end(snapshot), "missing, though its commit is there", snapshot)
-        beats.setdefault(snapshot, set())
-    for session, seen in sorted(beats.items()):
-        for number in sorted(set(range(max(seen, default=0) + 1)) - seen):
+            missing.setdefault(snapshot, {0})
+    for session, numbers in sorted(missing.items()):
+        for number in sorted(numbers):
             look.bad(names.beat(session, number), "missing")
 
 
 async def _sessions(look: _Look) -> tuple[dict[str, set[int]], set[str], set[str]]:
-    """By session its beats; the sessions that have an end; and those that ended with a commit."""
+    """By session the beats that are missing; the sessions that have an end; and those that ended with a commit."""
     beats: dict[str, set[int]] = {}
+    last: dict[str, int] = {}
     ended: set[str] = set()
     committed: set[str] = set()
     for key in await look.keys(names.SESSIONS):
@@ -126,9 +119,14 @@ async def _sessions(look: _Look) -> tuple[dict[str, set[int]], set[str], set[str
             continue
         ended.add(session)
         payload = await look.open("end", key, objects.END_LIMIT)
-        if payload is not None and _is_commit(payload, session):
-            committed.add(session)
-    return beats, ended, committed
+        end = None if payload is None else _end(payload, session)
+        if end is not None:
+            last[session] = end.beat
+            ended.add(end.snapshot or session)
+            if end.outcome == "committed":
+                committed.add(end.snapshot or session)
+    missing = {session: set(range(max([*seen, last.get(session, 0)]) + 1)) - seen for session, seen in beats.items()}
+    return missing, ended, committed
 
 
 async def _commit(look: _Look, snapshot: str) -> None:
@@ -140,8 +138,8 @@ async def _commit(look: _Look, snapshot: str) -> None:
             look.bad(names.snapshot(snapshot), str(error), snapshot)
 
 
-def _is_commit(payload: bytes, session: str) -> bool:
+def _end(payload: bytes, session: str) -> objects.EndObject | None:
     try:
-        return objects.decode(objects.EndObject, payload, names.session_end(session)).outcome == "committed"
+        return objects.decode(objects.EndObject, payload, names.session_end(session))
     except ObjectDamaged:
-        return False
+        return None

@@ -6,31 +6,35 @@ never touched: only what an interrupted run of the same command with the same ke
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 
 from snapferry import _core
 from snapferry.destination import Destination
-from snapferry.errors import DestinationError, ObjectNotFound, SnapferryError
+from snapferry.errors import AccessDenied, DestinationError, ObjectNotFound, SnapferryError
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
-from snapferry.repository.opening import Look, look
+from snapferry.repository.key_changes import new_slot
+from snapferry.repository.opening import Look, look, read_slots
+from snapferry.repository.secret import Secret
+from snapferry.repository.slots import FULL, SlotCopy, parse_slots, unlock
 from snapferry.repository.small import open_object, read_object
 
 
-async def create_repository(destinations: Mapping[str, Destination], secret: bytes) -> str:
+async def create_repository(destinations: Mapping[str, Destination], secret: Secret) -> str:
     """Makes one new repository on all ``destinations`` (open for writing, by name); returns its id, 32 hex digits.
 
     Arguments:
-        secret: the key file's 32 bytes.
+        secret: the key file's 32 bytes, or a passphrase.
 
     Raises:
-        SnapferryError: there is a repository, or a part of one that this key does not open; or a store that does not refuse a second
-            create or does not list what was just written. DestinationError: as the destinations raise it. Nothing counts before all are done.
+        SnapferryError: there is a repository, or a part of one that this key does not open; or a store that declares of itself what it
+            does not do: refuse a second create, list what was just written. DestinationError: as the destinations raise it. Nothing counts before all are done.
     """
-    keyring = await _interrupted(destinations, secret) or _core.Keyring.generate()
+    begun = await _interrupted(destinations, secret)
+    keyring, slot = begun if begun is not None else await asyncio.to_thread(_first_key, secret)
     repository_id = keyring.repository_id.hex()
-    slot = keyring.wrap(secret)
     described = objects.ConfigObject(objects.FORMAT_VERSION, repository_id, objects.now(), list(objects.SUITES))
     config = keyring.seal("config", names.CONFIG, objects.encode(described))
     await together(_create_identity(keyring, destination) for destination in destinations.values())
@@ -40,19 +44,24 @@ async def create_repository(destinations: Mapping[str, Destination], secret: byt
     return repository_id
 
 
-async def _interrupted(destinations: Mapping[str, Destination], secret: bytes) -> _core.Keyring | None:
-    """The keys that an interrupted run has begun to write down, or None if nothing is there; raises if it is anybody else's."""
+def _first_key(secret: Secret) -> tuple[_core.Keyring, SlotCopy]:
+    keyring = _core.Keyring.generate()
+    return keyring, new_slot(keyring, FULL, "", secret, None)
+
+
+async def _interrupted(destinations: Mapping[str, Destination], secret: Secret) -> tuple[_core.Keyring, SlotCopy] | None:
+    """The keys that an interrupted run has begun to write down, and their slot; None if nothing is there; raises if it is anybody else's."""
     found = dict(zip(destinations, await together(_leftover(destination, secret) for destination in destinations.values()), strict=True))
-    keyrings = {keyring.repository_id: keyring for keyring, _ in found.values() if keyring is not None}
+    begun = {keys[0].repository_id: keys for keys, _ in found.values() if keys is not None}
     complete = [name for name, (_, has_config) in found.items() if has_config]
     if complete and len(complete) == len(found):
         raise SnapferryError(f"there is a repository already at {', '.join(complete)}; use connect to work with it")
-    if len(keyrings) > 1:
+    if len(begun) > 1:
         raise SnapferryError(f"different repositories have been begun at {', '.join(destinations)}; empty all but one of these places")
-    return next(iter(keyrings.values()), None)
+    return next(iter(begun.values()), None)
 
 
-async def _leftover(destination: Destination, secret: bytes) -> tuple[_core.Keyring | None, bool]:
+async def _leftover(destination: Destination, secret: Secret) -> tuple[tuple[_core.Keyring, SlotCopy] | None, bool]:
     """(keys found there, whether its config is there)."""
     name = destination.name
     for prefix in (names.PACKS, names.SNAPSHOTS, names.INDEX, names.SESSIONS):
@@ -65,10 +74,10 @@ async def _leftover(destination: Destination, secret: bytes) -> tuple[_core.Keyr
         raise seen
     if not isinstance(seen, Look):
         await _refuse_broken_config(destination)
-    keyring = await _own_keys(destination, secret)
-    if keyring is None and isinstance(seen, Look):
+    keys = await _own_keys(destination, secret)
+    if keys is None and isinstance(seen, Look):
         raise SnapferryError(f"{name}: there is a repository already at {destination.url}, and this key does not open it")
-    return keyring, isinstance(seen, Look)
+    return keys, isinstance(seen, Look)
 
 
 async def _refuse_broken_config(destination: Destination) -> None:
@@ -81,21 +90,31 @@ async def _refuse_broken_config(destination: Destination) -> None:
     )
 
 
-async def _own_keys(destination: Destination, secret: bytes) -> _core.Keyring | None:
-    """The keys in a slot that ``secret`` opens; None if there is no slot; an error if there are only others'."""
-    strange: list[str] = []
-    async for info in destination.list(names.KEYS):
-        if names.parse_key_slot(info.key) is None:
-            continue
+async def _own_keys(destination: Destination, secret: Secret) -> tuple[_core.Keyring, SlotCopy] | None:
+    """The keys in a slot that ``secret`` opens, and the slot; None if there is no slot; an error if there are only others'."""
+    found, damage = await read_slots(destination)
+    if not found and not damage:
+        return None
+    repositories = {repository: None for data in found.values() if (repository := _repository_of(data))}
+    refusals = [f"{item.object}: {item.reason}" for item in damage]
+    for repository in repositories:
+        keys = parse_slots({destination.name: found}, repository)
         try:
-            return _core.Keyring.unwrap(await destination.read(info.key, objects.SMALL_OBJECT_LIMIT), secret)
-        except _core.CoreError as error:
-            strange.append(f"{info.key}: {error}")
-    if strange:
-        raise SnapferryError(
-            f"{destination.name}: there is a repository already at {destination.url}, or a part of one, with key slots that this key does not open ({'; '.join(strange)}); choose an empty place"
-        )
-    return None
+            keyring = await asyncio.to_thread(unlock, keys, secret, destination.name)
+        except AccessDenied as error:
+            refusals.append(str(error))
+        else:
+            return keyring, next(copy for copy in keys.live() if copy.slot.id == keyring.slot_id)
+    raise SnapferryError(
+        f"{destination.name}: there is a repository already at {destination.url}, or a part of one, with key slots that this key does not open ({'; '.join(refusals) or 'all are damaged'}); choose an empty place"
+    )
+
+
+def _repository_of(data: bytes) -> str | None:
+    try:
+        return _core.Slot(data).repository_id.hex()
+    except _core.CoreError:
+        return None
 
 
 async def _create_identity(keyring: _core.Keyring, destination: Destination) -> None:
@@ -111,15 +130,18 @@ async def _create_identity(keyring: _core.Keyring, destination: Destination) -> 
                 raise SnapferryError(f"{destination.name}: another init is at work at {destination.url}") from None
 
 
-async def _create_slot(destination: Destination, slot: bytes) -> None:
-    """Creates the slot twice: the store must refuse the second, and list the first."""
-    key = names.key_slot(_core.blake3(slot)[:16].hex())
-    await destination.create(key, slot)
-    if await destination.create(key, slot):
+async def _create_slot(destination: Destination, slot: SlotCopy) -> None:
+    """Creates the slot twice: a store that says so of itself must refuse the second, and list the first."""
+    key, data = names.key_slot(slot.name), slot.slot.data
+    declared = destination.capabilities
+    await destination.create(key, data)
+    if declared.exclusive_create and await destination.create(key, data):
         raise SnapferryError(
-            f"{destination.name}: {destination.url} accepts a second create of one name; a repository there would not be safe"
+            f"{destination.name}: {destination.url} accepts a second create of one name, which it says that it refuses; a repository there would not be safe"
         )
-    listed = [info async for info in destination.list(names.KEYS) if info.key == key and info.size == len(slot)]
+    if not declared.consistent_list:
+        return
+    listed = [info async for info in destination.list(names.KEYS) if info.key == key and info.size == len(data)]
     if not listed:
         raise SnapferryError(
             f"{destination.name}: {destination.url} does not list what was just written; a repository there would not be safe"

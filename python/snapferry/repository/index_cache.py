@@ -76,8 +76,29 @@ class IndexCache:
         """Where it lies."""
         return self._directory
 
-    async def load(self, replicas: Mapping[str, Destination], presence: Presence) -> LoadedIndex:
-        """The index of all segments that ``replicas`` list, and of the packs in ``presence`` that none of them names."""
+    async def load(self, replicas: Mapping[str, Destination], presence: Presence, *, complete: bool = False) -> LoadedIndex:
+        """The index of all segments that ``replicas`` list, and of the packs in ``presence`` that none of them names.
+
+        Arguments:
+            complete: nothing may be missed because a file of the cache is damaged, so all of them are read and checked. For whoever
+                concludes from what is not found; else it is only stored again.
+        """
+        loaded = await self._load(replicas, presence)
+        if complete:
+            try:
+                await self._verify(loaded.index)
+            except _core.DamagedError:
+                # What was damaged is removed by now, and fetched again.
+                loaded = await self._load(replicas, presence)
+                await self._verify(loaded.index)
+        return loaded
+
+    async def _verify(self, index: _core.Index) -> None:
+        number = 0
+        while await self._threads.run(index.verify, number):
+            number += 1
+
+    async def _load(self, replicas: Mapping[str, Destination], presence: Presence) -> LoadedIndex:
         segments = dict(zip(replicas, await together(_list_segments(destination) for destination in replicas.values()), strict=True))
         loaded = LoadedIndex(_core.Index(), segments)
         wanted = {segment for listed in segments.values() for segment in listed}

@@ -1,4 +1,4 @@
-"""The key file: one line of text that holds the 32 bytes which open a repository's key slot."""
+"""The key file: one line of text that holds the 32 bytes which open a repository's key slot; and a host's public key, as text."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import stat
 import warnings
 from pathlib import Path
 
-from snapferry.errors import AccessDenied, SnapferryError
+from snapferry import _core
+from snapferry.errors import AccessDenied, ConfigurationError, SnapferryError
 
 PREFIX = "snapferry-key-v1:"
+PUBLIC_PREFIX = "snapferry-public-v1:"
 _LENGTH = 32
 _LONGEST = 4096
 
@@ -72,8 +74,43 @@ def read_key_file(path: str | os.PathLike[str]) -> bytes:
         key = b""
     if not body.startswith(PREFIX.encode()) or len(key) != _LENGTH:
         raise AccessDenied(f"{os.fspath(path)} is not a snapferry key file: it must hold one line that begins with {PREFIX}")
+    warn_if_loose(mode, f"key file {os.fspath(path)}")
+    return key
+
+
+def warn_if_loose(mode: int, what: str) -> None:
+    """Warns with ``LooseKeyFile`` if a regular file of that mode can be read by others than its owner."""
     if stat.S_ISREG(mode) and mode & 0o077:
-        warnings.warn(LooseKeyFile(f"key file {os.fspath(path)} can be read by others than its owner; chmod 600 it"), stacklevel=2)
+        warnings.warn(LooseKeyFile(f"{what} can be read by others than its owner; chmod 600 it"), stacklevel=3)
+
+
+def host_public_key(key: bytes) -> str:
+    """The public key of a key file's 32 bytes, as one word of text."""
+    return PUBLIC_PREFIX + base64.urlsafe_b64encode(_core.host_public_key(key)).decode()
+
+
+def read_public_key(text: str) -> bytes:
+    """The public key (32 bytes) that ``text`` is, or that the file of that name holds.
+
+    Raises:
+        AccessDenied: the file is missing or unreadable. ConfigurationError: it is no public key; a private one above all.
+    """
+    where = "the public key"
+    if not text.startswith(PUBLIC_PREFIX):
+        where = text
+        try:
+            with open(text, "rb") as file:
+                text = file.read(_LONGEST).decode("ascii", "replace").strip()
+        except OSError as error:
+            raise AccessDenied(f"cannot read public key file {where}: {error.strerror}") from error
+        if text.startswith(PREFIX):
+            raise ConfigurationError(f"{where} is a key file, which must stay on its host; `snapferry key public` prints its public key")
+    try:
+        key = base64.b64decode(text.removeprefix(PUBLIC_PREFIX), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not text.startswith(PUBLIC_PREFIX) or len(key) != _LENGTH:
+        raise ConfigurationError(f"{where} is not a snapferry public key: one line that begins with {PUBLIC_PREFIX}")
     return key
 
 

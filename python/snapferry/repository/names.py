@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterable
 
 DESTINATION = "destination"
 CONFIG = "config"
@@ -21,10 +22,14 @@ DAMAGED = "damaged/"
 COLLECT = "collect/"
 
 END = "end"
+CONDEMNED = "condemned"
+DELETE = "delete"
+DONE = "done"
 
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _BEAT = re.compile(r"0|[1-9][0-9]{0,8}")
+_COLLECTION = re.compile(rf"{COLLECT}([0-9]{{10}})/({CONDEMNED}|{DELETE}|{DONE})")
 
 
 def new_id() -> str:
@@ -68,6 +73,16 @@ def forgotten(snapshot_id: str) -> str:
     return FORGOTTEN + snapshot_id
 
 
+def damaged(pack_id: bytes) -> str:
+    """Of the note that a copy of a pack is bad."""
+    return DAMAGED + pack_id.hex()
+
+
+def collection(number: int, part: str) -> str:
+    """Of a part (``condemned``, ``delete``, ``done``) of the collection of that number, from 1 on. Ten digits: listed in order, the newest comes last."""
+    return f"{COLLECT}{number:010d}/{part}"
+
+
 def parse_key_slot(key: str) -> str | None:
     """The slot's id, or None."""
     return _suffix(key, KEYS, _HEX32)
@@ -96,6 +111,15 @@ def parse_forgotten(key: str) -> str | None:
     return _suffix(key, FORGOTTEN, _HEX32)
 
 
+def ids_below(prefix: str, keys: Iterable[str]) -> set[str]:
+    """The ids of 32 hex digits that follow ``prefix`` in ``keys``, which all begin with it; what is no such name is passed over."""
+    ids = [key[len(prefix) :] for key in keys]
+    # All at once, since there are many and as good as never a strange one.
+    if set(map(len, ids)) <= {32} and not "".join(ids).encode().translate(None, b"0123456789abcdef"):
+        return set(ids)
+    return {item for item in ids if _HEX32.fullmatch(item)}
+
+
 def parse_damaged(key: str) -> bytes | None:
     """The id of the pack whose copy there is bad, or None."""
     digits = _suffix(key, DAMAGED, _HEX64)
@@ -108,6 +132,12 @@ def parse_session(key: str) -> tuple[str, str] | None:
     if key.startswith(SESSIONS) and _HEX32.fullmatch(session) and (rest == END or _BEAT.fullmatch(rest)):
         return session, rest
     return None
+
+
+def parse_collection(key: str) -> tuple[int, str] | None:
+    """(number of a collection, which part of it), or None."""
+    match = _COLLECTION.fullmatch(key)
+    return (int(match[1]), match[2]) if match else None
 
 
 def _suffix(key: str, prefix: str, pattern: re.Pattern[str]) -> str | None:

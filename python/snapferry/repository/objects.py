@@ -22,6 +22,8 @@ SUITES = ("blake3-keyed", "aes-256-gcm")
 SMALL_OBJECT_LIMIT = 1 << 20
 COMMIT_LIMIT = 8 << 20
 END_LIMIT = 16 << 20
+# 32 bytes for each of some two million packs, in base64.
+CONDEMNED_LIMIT = 96 << 20
 
 Hex16 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -79,11 +81,22 @@ class CommitObject(msgspec.Struct, frozen=True):
     placement: Text = "mirror"
 
 
+class PinObject(msgspec.Struct, frozen=True):
+    """The trees of a snapshot that a session builds on, with all that it takes to walk them."""
+
+    snapshot: Hex16
+    size: Count
+    block_size: Annotated[int, msgspec.Meta(ge=types.MIN_BLOCK_SIZE, le=types.MAX_BLOCK_SIZE)]
+    height: Annotated[int, msgspec.Meta(ge=0, le=16)]
+    ids: RootObject | None
+    places: RootObject | None
+
+
 class SessionObject(msgspec.Struct, frozen=True):
     """``sessions/<id>/<beat>``: a sign of life, which pins what the session builds on.
 
     Attributes:
-        collection: the newest collection this session has seen at that destination.
+        collection: the newest collection at that destination that this session has accepted: it relies on nothing that was condemned.
         nonce: drawn for each beat, so that a cloned writer's beat is never taken for one's own.
     """
 
@@ -92,19 +105,61 @@ class SessionObject(msgspec.Struct, frozen=True):
     volume: Text
     at: Utc
     nonce: Text
-    parent: Hex16 | None = None
-    ids: RootObject | None = None
-    places: RootObject | None = None
+    parent: PinObject | None = None
     collection: Count = 0
 
 
 class EndObject(msgspec.Struct, frozen=True):
-    """``sessions/<id>/end``: how a session ended; who created it has decided. ``commit`` is the whole commit object, base64."""
+    """``sessions/<id>/end``: how a session ended; who created it has decided.
+
+    Attributes:
+        commit: the whole commit object, base64.
+        snapshot: whose commit it is, if not that of the session's own snapshot: a session may bring one that others have made.
+        beat: the number of the session's last beat, if it ended itself.
+    """
 
     session: Hex16
     outcome: Literal["committed", "abandoned", "fenced"]
     at: Utc
     commit: str | None = None
+    beat: Count = 0
+    snapshot: Hex16 | None = None
+
+
+class ForgottenObject(msgspec.Struct, frozen=True):
+    """``forgotten/<id>``: a snapshot was let go."""
+
+    snapshot: Hex16
+    at: Utc
+
+
+class CondemnedObject(msgspec.Struct, frozen=True):
+    """``collect/<n>/condemned``: what a collection may delete.
+
+    Attributes:
+        packs: ids of 32 bytes, one after another.
+        ended: the sessions that had ended when this was published. Their objects are deleted by the collection after this one.
+    """
+
+    collection: Count
+    at: Utc
+    packs: bytes
+    ended: list[Hex16] = []
+
+
+class DeleteObject(msgspec.Struct, frozen=True):
+    """``collect/<n>/delete``: what of it is deleted; ``packs`` as in ``condemned``."""
+
+    collection: Count
+    at: Utc
+    packs: bytes
+
+
+class DoneObject(msgspec.Struct, frozen=True):
+    """``collect/<n>/done``: it is deleted."""
+
+    collection: Count
+    at: Utc
 
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -187,6 +242,17 @@ def _nonsense(commit: CommitObject, snapshot_id: str) -> str | None:
     if any(offset + length > commit.size for offset, length in commit.unreadable):
         return "an unreadable extent lies past the end"
     return None
+
+
+def pin_object(snapshot: types.Snapshot) -> PinObject:
+    """What a session pins of the snapshot that it builds on."""
+    roots = snapshot.roots
+    return PinObject(snapshot.id, snapshot.size, snapshot.block_size, roots.height, root_object(roots.ids), root_object(roots.places))
+
+
+def pinned_roots(pin: PinObject) -> types.Roots:
+    """The trees that a session has pinned."""
+    return types.Roots(pin.height, _root(pin.ids), _root(pin.places))
 
 
 def root_object(root: types.Root | None) -> RootObject | None:

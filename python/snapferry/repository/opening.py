@@ -5,6 +5,7 @@ One destination's trouble never stops the others. Nothing is believed before the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -23,10 +24,12 @@ from snapferry.errors import (
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import together
+from snapferry.repository.secret import Secret
+from snapferry.repository.slots import KeySet, parse_slots, unlock
 from snapferry.repository.small import open_object
 from snapferry.types import Damage
 
-_SLOT_LIMIT = 64 << 10
+SLOT_LIMIT = 64 << 10
 _MOST_SLOTS = 1000
 
 
@@ -41,6 +44,8 @@ class Members:
         failures: why the other destinations cannot be used.
         unwritable: destinations among ``replicas`` that must not be written to, and why.
         damage: what was found broken on the way.
+        keys: the key slots that were found.
+        changing: held by whoever looks at the key slots to change them.
     """
 
     keyring: _core.Keyring
@@ -50,6 +55,8 @@ class Members:
     failures: dict[str, SnapferryError] = field(default_factory=dict)
     unwritable: dict[str, SnapferryError] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
+    keys: KeySet = field(default_factory=KeySet)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -64,7 +71,7 @@ class Look:
 
 async def open_members(
     destinations: Mapping[str, Destination],
-    secret: bytes,
+    secret: Secret,
     *,
     expected_id: str | None,
     failures: Mapping[str, SnapferryError] | None = None,
@@ -73,7 +80,7 @@ async def open_members(
 
     Arguments:
         destinations: open, by name, in the order of the configuration.
-        secret: the key file's 32 bytes.
+        secret: the key file's 32 bytes, or a passphrase.
         expected_id: the repository's id, or None to take the one of the first destination that the key opens.
         failures: destinations that could not even be opened.
 
@@ -96,9 +103,10 @@ async def open_members(
             failed[name] = DestinationNotARepository(f"holds repository {other}, not {expected_id}", name)
     if not looks:
         raise combined("no destination holds the repository" if failed else "no destination is configured", failed)
-    keyring, slot_damage = _unlock(looks, secret)
-    damage += slot_damage
-    members = Members(keyring, keyring.repository_id.hex(), {}, {}, failed, {}, damage)
+    # In a thread, because a passphrase takes its time; one that is cancelled computes on and disturbs nobody.
+    keyring, keys = await asyncio.to_thread(_unlock, looks, secret)
+    damage += keys.damage
+    members = Members(keyring, keyring.repository_id.hex(), {}, {}, failed, {}, damage, keys)
     for name, found in looks.items():
         problem = _check_config(keyring, name, found)
         if problem is None:
@@ -114,20 +122,11 @@ async def open_members(
 async def look(destination: Destination) -> Look | SnapferryError:
     """What a destination holds, or why it is none of a repository: an error is a result here, not raised."""
     name = destination.name
-    damage: list[Damage] = []
     try:
         config = await destination.read(names.CONFIG, objects.SMALL_OBJECT_LIMIT)
         described = objects.decode(objects.ConfigObject, _core.peek("config", config), "config")
         objects.check_version(described, name)
-        slots: dict[str, bytes] = {}
-        async for info in destination.list(names.KEYS):
-            slot = names.parse_key_slot(info.key)
-            if slot is None or len(slots) >= _MOST_SLOTS:
-                continue
-            try:
-                slots[slot] = await destination.read(info.key, _SLOT_LIMIT)
-            except (ObjectDamaged, ObjectNotFound) as error:
-                damage.append(Damage(name, info.key, str(error)))
+        slots, damage = await read_slots(destination)
         return Look(config, described.repository_id, slots, damage)
     except ObjectNotFound:
         return DestinationNotARepository(f"no repository at {destination.url}: it holds no config object", name)
@@ -139,42 +138,37 @@ async def look(destination: Destination) -> Look | SnapferryError:
         return error
 
 
-def _unlock(looks: Mapping[str, Look], secret: bytes) -> tuple[_core.Keyring, list[Damage]]:
-    """The keys, from any slot of any destination that the secret opens; and the slots that are broken."""
-    keyring: _core.Keyring | None = None
+async def read_slots(destination: Destination, known: Mapping[str, bytes] | None = None) -> tuple[dict[str, bytes], list[Damage]]:
+    """The key slots that a destination holds, unverified, by name; and those that cannot be read. What is ``known`` is not read again."""
+    slots: dict[str, bytes] = {}
     damage: list[Damage] = []
-    tried: set[bytes] = set()
-    strangers = 0
-    for name, found in looks.items():
-        for slot, data in found.slots.items():
-            key = names.key_slot(slot)
-            if _core.blake3(data)[:16].hex() != slot:
-                damage.append(Damage(name, key, "torn or altered: its bytes are not what its name says"))
-                continue
-            if keyring is not None or data in tried:
-                continue
-            tried.add(data)
-            try:
-                opened = _core.Keyring.unwrap(data, secret)
-            except _core.KeyMismatchError:
-                strangers += 1
-            except _core.CoreError as error:
-                damage.append(Damage(name, key, str(error)))
-            else:
-                if opened.repository_id.hex() == found.repository_id:
-                    keyring = opened
-                else:
-                    damage.append(Damage(name, key, f"a key slot of another repository, {opened.repository_id.hex()}"))
-    if keyring is not None:
-        return keyring, damage
-    where = ", ".join(looks)
-    if strangers:
-        raise AccessDenied(f"the key file opens none of the key slots at {where}: it is another repository's, or was removed from this one")
-    if damage:
-        raise AccessDenied(
-            f"no usable key slot at {where}: {'; '.join(f'{item.destination}: {item.object}: {item.reason}' for item in damage)}"
-        )
-    raise AccessDenied(f"no key slot is left at {where}; without one nobody can open the repository")
+    known = known or {}
+    async for info in destination.list(names.KEYS):
+        slot = names.parse_key_slot(info.key)
+        if slot is None or len(slots) >= _MOST_SLOTS:
+            continue
+        data = known.get(slot, b"")
+        if data and len(data) == info.size:
+            slots[slot] = data
+            continue
+        try:
+            slots[slot] = await destination.read(info.key, SLOT_LIMIT)
+        except (ObjectDamaged, ObjectNotFound) as error:
+            damage.append(Damage(destination.name, info.key, str(error)))
+    return slots, damage
+
+
+def _unlock(looks: Mapping[str, Look], secret: Secret) -> tuple[_core.Keyring, KeySet]:
+    """The keys, from any slot of any destination that the secret opens, of the first repository of which it does; and that one's slots."""
+    refusals: list[AccessDenied] = []
+    for repository_id in dict.fromkeys(found.repository_id for found in looks.values()):
+        own = {name: found for name, found in looks.items() if found.repository_id == repository_id}
+        keys = parse_slots({name: found.slots for name, found in own.items()}, repository_id)
+        try:
+            return unlock(keys, secret, ", ".join(own)), keys
+        except AccessDenied as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 def _check_config(keyring: _core.Keyring, name: str, found: Look) -> SnapferryError | None:

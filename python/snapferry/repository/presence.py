@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from snapferry.destination import Destination
@@ -23,6 +24,10 @@ class Presence:
     packs: dict[str, dict[bytes, int]] = field(default_factory=dict)
     failures: dict[str, DestinationError] = field(default_factory=dict)
 
+    def copy(self) -> Presence:
+        """One to be changed by itself."""
+        return Presence({name: dict(packs) for name, packs in self.packs.items()}, dict(self.failures))
+
     def holders(self, pack: bytes) -> list[str]:
         """The destinations that list it."""
         return [name for name, packs in self.packs.items() if pack in packs]
@@ -35,9 +40,9 @@ class Presence:
             common &= other
         return common
 
-    def drop(self, known_bad: Mapping[str, set[bytes]]) -> None:
-        """Forgets packs that are known to be bad, by destination."""
-        for name, packs in known_bad.items():
+    def drop(self, unusable: Mapping[str, AbstractSet[bytes]]) -> None:
+        """Forgets packs that are known to be bad, or about to be deleted, by destination."""
+        for name, packs in unusable.items():
             for pack in packs:
                 self.packs.get(name, {}).pop(pack, None)
 

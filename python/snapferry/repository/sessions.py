@@ -7,21 +7,21 @@ session's id is its snapshot's id, so that a listing alone shows which commits s
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from snapferry import _core
-from snapferry.destination import Destination
+from snapferry.destination import Destination, list_keys
 from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
+from snapferry.repository.collections import list_collections, packs_to_avoid
 from snapferry.repository.small import open_object, read_object
 from snapferry.repository.snapshots import read_commit
 from snapferry.types import Snapshot
 
 BEAT_SECONDS = 300.0
-_COLLECTION = re.compile(r"collect/(0|[1-9][0-9]{0,17})/(condemned|done)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,11 @@ class Begun:
 
     Attributes:
         has_parent: the parent's commit was there, in good order, before and after it was pinned.
-        collecting: a collection is under way whose condemned packs this version cannot tell; so no pack there is to be built on.
-        collection: the newest collection seen.
+        avoided: packs that are deleted there, or about to be: not to be built on, not to be taken for present, not to be put there again.
     """
 
     has_parent: bool
-    collecting: bool
-    collection: int
+    avoided: frozenset[bytes]
 
 
 class Session:
@@ -47,36 +45,62 @@ class Session:
         session_id: 32 hex digits; the snapshot's id.
         volume: the volume's name.
         parent: the snapshot to build on, pinned here if it is there.
+        brings: the snapshot that it is to commit, if not its own: one that others have made elsewhere.
 
     Attributes:
         bytes_sent: of the objects it created.
     """
 
-    def __init__(self, keyring: _core.Keyring, destination: Destination, session_id: str, volume: str, parent: Snapshot | None) -> None:
+    def __init__(
+        self,
+        keyring: _core.Keyring,
+        destination: Destination,
+        session_id: str,
+        volume: str,
+        parent: Snapshot | None,
+        brings: str | None = None,
+    ) -> None:
         self._keyring = keyring
         self._destination = destination
         self._id = session_id
         self._volume = volume
         self._parent = parent
+        self._brings = brings
         self._beat = 0
         self._collection = 0
         self.bytes_sent = 0
+        self.relies_on: Callable[[frozenset[bytes]], bool] = bool
+        """Whether the session relies on any of these packs; on any at all, unless it is told better."""
 
     async def begin(self) -> Begun:
-        """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order."""
-        had_parent = await self._parent_there()
-        before, _ = await self._collections()
-        self._collection = before
+        """Opens the session: reads the parent's commit, pins it, reads it again, and looks for collections, in this order.
+
+        A parent that is not there is not pinned: nobody could tell what it needs there. What the newest collection has condemned is not to be
+        used; so it counts as accepted, which the next beat says.
+        """
+        has_parent = await self._parent_there()
+        if not has_parent:
+            self._parent = None
+        self._collection = (await list_collections(self._destination)).newest
         await self._create_beat()
-        has_parent = had_parent and await self._parent_there()
-        self._collection, collecting = await self._collections()
-        return Begun(has_parent, collecting, self._collection)
+        if has_parent and not await self._parent_there():
+            has_parent, self._parent = False, None
+        newest, avoided = await packs_to_avoid(self._keyring, self._destination)
+        if newest > self._collection:
+            self._collection = newest
+            self._beat += 1
+            await self._create_beat()
+        return Begun(has_parent, avoided)
 
     async def beat(self) -> None:
-        """One more sign of life; ``Fenced`` if somebody else beats under this id."""
+        """One more sign of life; ``Fenced`` if somebody else beats under this id.
+
+        A collection that has come up is accepted if nothing that it condemned is relied on. Else the collector waits for the session's end.
+        """
+        newest, avoided = await packs_to_avoid(self._keyring, self._destination)
+        if newest > self._collection and not self.relies_on(avoided):
+            self._collection = newest
         self._beat += 1
-        newest, _ = await self._collections()
-        self._collection = max(self._collection, newest)
         await self._create_beat()
 
     async def beat_forever(self, interval: float = BEAT_SECONDS) -> None:
@@ -93,14 +117,22 @@ class Session:
     async def end(self, outcome: str, commit: bytes | None = None) -> None:
         """Decides how the session ended; with ``committed``, creates the commit's copy under ``snapshots/`` too.
 
+        A commit is preceded by one more beat: a clone that has beaten since it was made meets the other one there. And it counts only if the
+        first beat is still there after it: the objects of a session that was fenced long ago are gone, and then its end could be created anew.
+
         Raises:
             Fenced: somebody else has decided already. DestinationError: as the destination raises it.
         """
-        described = objects.EndObject(self._id, outcome, objects.now(), None if commit is None else objects.pack_commit(commit))  # type: ignore[arg-type]
+        if commit is not None:
+            await self.beat()
         key = names.session_end(self._id)
+        sealed = None if commit is None else objects.pack_commit(commit)
+        described = objects.EndObject(self._id, outcome, objects.now(), sealed, self._beat, self._brings)  # type: ignore[arg-type]
         await self._create(key, self._keyring.seal("end", key, objects.encode(described)))
         if commit is not None:
-            await create_checked(self._destination, names.snapshot(self._id), commit)
+            if not await is_there(self._destination, names.beat(self._id, 0)):
+                raise Fenced(f"{self._destination.name}: session {self._id} was given up and tidied away by a prune; run the export again")
+            await create_checked(self._destination, names.snapshot(self._brings or self._id), commit)
             self.bytes_sent += len(commit)
 
     async def _create_beat(self) -> None:
@@ -111,9 +143,7 @@ class Session:
             volume=self._volume,
             at=objects.now(),
             nonce=secrets.token_hex(16),
-            parent=parent.id if parent else None,
-            ids=objects.root_object(parent.roots.ids) if parent else None,
-            places=objects.root_object(parent.roots.places) if parent else None,
+            parent=objects.pin_object(parent) if parent else None,
             collection=self._collection,
         )
         key = names.beat(self._id, self._beat)
@@ -131,20 +161,20 @@ class Session:
         except (ObjectNotFound, ObjectDamaged):
             return False
 
-    async def _collections(self) -> tuple[int, bool]:
-        """(newest collection or 0, whether one is under way)."""
-        seen: dict[int, set[str]] = {}
-        async for info in self._destination.list(names.COLLECT):
-            match = _COLLECTION.fullmatch(info.key)
-            if match:
-                seen.setdefault(int(match[1]), set()).add(match[2])
-        return max(seen, default=0), any("done" not in states for states in seen.values())
+
+async def fence(keyring: _core.Keyring, destination: Destination, session_id: str) -> None:
+    """Ends somebody's session that has gone silent, unless it has ended by itself."""
+    key = names.session_end(session_id)
+    described = objects.EndObject(session_id, "fenced", objects.now())
+    await destination.create(key, keyring.seal("end", key, objects.encode(described)))
 
 
 async def finish_commits(
     keyring: _core.Keyring, destination: Destination, on_damage: Callable[[str, str], object] | None = None
 ) -> list[str]:
     """Creates the copies under ``snapshots/`` that killed writers did not come to; returns the ids of those snapshots.
+
+    An end counts only while the first beat of its session is there (see ``Session.end``).
 
     Arguments:
         on_damage: called with the key and the reason for an end that cannot be read.
@@ -156,31 +186,52 @@ async def finish_commits(
             ended.add(parsed[0])
     if not ended:
         return []
-    copied = {names.parse_snapshot(info.key) async for info in destination.list(names.SNAPSHOTS)}
-    gone = {names.parse_forgotten(info.key) async for info in destination.list(names.FORGOTTEN)}
+    copied = names.ids_below(names.SNAPSHOTS, await list_keys(destination, names.SNAPSHOTS))
+    gone = names.ids_below(names.FORGOTTEN, await list_keys(destination, names.FORGOTTEN))
     finished = []
     for session_id in sorted(ended - copied - gone):
         key = names.session_end(session_id)
         try:
             payload = await read_object(keyring, destination, "end", key, objects.END_LIMIT)
-            commit = _decided_commit(keyring, payload, session_id, destination.name)
+            decided = decided_commit(keyring, payload, session_id, destination.name)
         except (ObjectDamaged, ObjectNotFound) as error:
             if on_damage is not None:
                 on_damage(key, str(error))
             continue
-        if commit is not None:
-            await create_checked(destination, names.snapshot(session_id), commit)
-            finished.append(session_id)
+        if decided is None or decided.snapshot in copied | gone:
+            continue
+        if await is_there(destination, names.beat(session_id, 0)):
+            await create_checked(destination, names.snapshot(decided.snapshot), decided.sealed)
+            finished.append(decided.snapshot)
     return finished
 
 
-def _decided_commit(keyring: _core.Keyring, payload: bytes, session_id: str, where: str) -> bytes | None:
+async def is_there(destination: Destination, key: str) -> bool:
+    """Whether an object exists."""
+    try:
+        await destination.read_tail(key, 0)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+class Decided(NamedTuple):
+    """What a session ended with: the snapshot's id, its whole commit object, and what that says."""
+
+    snapshot: str
+    sealed: bytes
+    commit: Snapshot
+
+
+def decided_commit(keyring: _core.Keyring, payload: bytes, session_id: str, where: str) -> Decided | None:
+    """The commit in the payload of a session's end, checked; None if the session ended without one. ``ObjectDamaged`` if it makes no sense."""
     end = objects.decode(objects.EndObject, payload, names.session_end(session_id))
     if end.session != session_id or end.outcome != "committed" or end.commit is None:
         return None
-    commit = objects.unpack_commit(end.commit, names.session_end(session_id))
-    objects.parse_commit(open_object(keyring, "commit", names.snapshot(session_id), commit, where), session_id)
-    return commit
+    snapshot = end.snapshot or session_id
+    sealed = objects.unpack_commit(end.commit, names.session_end(session_id))
+    commit = objects.parse_commit(open_object(keyring, "commit", names.snapshot(snapshot), sealed, where), snapshot)
+    return Decided(snapshot, sealed, commit)
 
 
 async def create_checked(destination: Destination, key: str, data: bytes) -> None:
@@ -223,3 +274,11 @@ async def _create_or_fenced(destination: Destination, key: str, data: bytes) -> 
         raise Fenced(
             f"{destination.name}: session {key.split('/')[1]} was ended or taken over by somebody else ({key} is not ours); run the export again"
         )
+
+
+async def is_committed(destination: Destination, snapshot_id: str, commit: bytes) -> bool:
+    """Whether this very commit is there: another host that found the snapshot elsewhere may have brought it while its writer was about to."""
+    try:
+        return await destination.read(names.snapshot(snapshot_id), objects.COMMIT_LIMIT) == commit
+    except DestinationError:
+        return False

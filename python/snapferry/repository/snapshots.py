@@ -1,4 +1,4 @@
-"""Which snapshots there are, on which destinations, and what a user's name for one means.
+"""Which snapshots there are, on which destinations: by all of their commits.
 
 A commit counts once it opens with the repository's key. A copy that does not is damage; a snapshot without any good copy is unknown.
 A destination's ``forgotten/<id>`` note wins over its ``snapshots/<id>``: there the snapshot does not exist.
@@ -6,25 +6,32 @@ A destination's ``forgotten/<id>`` note wins over its ``snapshots/<id>``: there 
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from snapferry import _core
-from snapferry.destination import Destination
-from snapferry.errors import DestinationError, ObjectDamaged, ObjectNotFound, SnapshotNotFound
+from snapferry.destination import Destination, list_keys
+from snapferry.errors import DestinationError, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
-from snapferry.repository.small import read_from_any, read_object
+from snapferry.repository.references import resolve
+from snapferry.repository.small import read_object
 from snapferry.types import Damage, ListedSnapshot, Snapshot
 
 VOLUME_NAME = re.compile(r"[A-Za-z0-9._/-]+")
-_ID_PREFIX = re.compile(r"[0-9a-f]{8,32}")
-_BACK = re.compile(r"(?P<volume>[A-Za-z0-9._/-]+)~(?P<back>[0-9]{1,9})")
-_DATED = re.compile(r"(?P<volume>[A-Za-z0-9._/-]+)@(?P<time>.+)")
-_AT_ONCE = 64
+AT_ONCE = 64
+"""Small objects that are read side by side."""
+
+
+@dataclass(slots=True)
+class Names:
+    """What destinations list, unread: the ids of commits (``held``) and of notes (``noted``) by destination; and those that failed."""
+
+    held: dict[str, set[str]] = field(default_factory=dict)
+    noted: dict[str, set[str]] = field(default_factory=dict)
+    failures: dict[str, DestinationError] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -55,62 +62,17 @@ class Listing:
         """The names of all volumes, in order."""
         return sorted({item.snapshot.volume for item in self.snapshots.values()})
 
+    def newest_first(self, volume: str) -> Iterator[Snapshot]:
+        """The volume's snapshots, the latest first."""
+        return (item.snapshot for item in reversed(self.of_volume(volume)))
+
+    def beginning_with(self, prefix: str) -> list[str]:
+        """The ids that begin so."""
+        return [key for key in self.snapshots if key.startswith(prefix)]
+
     def resolve(self, reference: str) -> ListedSnapshot:
-        """The snapshot that ``reference`` means.
-
-        A volume (its latest), ``volume~N`` (N before it), ``volume@2026-11-22T10:00`` (the latest at that time, UTC unless it says otherwise),
-        or 8 or more digits of an id.
-
-        Raises:
-            SnapshotNotFound: there is none, or more than one.
-        """
-        back = _BACK.fullmatch(reference)
-        volume, steps = (back["volume"], int(back["back"])) if back else (reference, 0)
-        series = self.of_volume(volume)
-        if series:
-            if steps < len(series):
-                return series[-1 - steps]
-            raise SnapshotNotFound(f"volume {volume} has {len(series)} snapshots; there is no {reference}")
-        dated = _DATED.fullmatch(reference)
-        if dated and (series := self.of_volume(dated["volume"])):
-            return _latest_at(series, dated["time"])
-        if _ID_PREFIX.fullmatch(reference):
-            found = [item for item in self.snapshots.values() if item.snapshot.id.startswith(reference)]
-            if len(found) == 1:
-                return found[0]
-            if found:
-                ids = ", ".join(sorted(item.snapshot.id for item in found)[:5])
-                raise SnapshotNotFound(
-                    f"{reference} is ambiguous: {len(found)} snapshots begin with it ({ids}{', …' if len(found) > 5 else ''})"
-                )
-            broken = [f"snapshots/{key}: {reason}" for key, reason in self.broken.items() if key.startswith(reference)]
-            if broken:
-                raise SnapshotNotFound(
-                    f"no snapshot {reference} can be used: its commit is damaged on every destination that has it: {'; '.join(broken)}"
-                )
-        raise SnapshotNotFound(f"no snapshot or volume is called {reference!r}{self._hint(reference)}")
-
-    def _hint(self, reference: str) -> str:
-        close = difflib.get_close_matches(reference, self.volumes(), 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        if self.broken:
-            hint += f" ({len(self.broken)} damaged commits were passed over: {'; '.join(f'snapshots/{key}: {why}' for key, why in sorted(self.broken.items())[:5])})"
-        if self.failures:
-            hint += f" (not asked, because they failed: {', '.join(self.failures)})"
-        return hint
-
-
-def _latest_at(series: list[ListedSnapshot], text: str) -> ListedSnapshot:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise SnapshotNotFound(f"{text!r} is no time such as 2026-11-22T10:00") from None
-    time = time if time.tzinfo else time.replace(tzinfo=UTC)
-    before = [item for item in series if item.snapshot.created <= time]
-    if not before:
-        volume, first = series[0].snapshot.volume, min(item.snapshot.created for item in series)
-        raise SnapshotNotFound(f"volume {volume} has no snapshot from {text} or before; its first is from {first:%Y-%m-%dT%H:%M:%SZ}")
-    return before[-1]
+        """The snapshot that ``reference`` means; see ``references.resolve``."""
+        return self.snapshots[resolve(reference, self)]
 
 
 def ordered(snapshots: Iterable[ListedSnapshot]) -> list[ListedSnapshot]:
@@ -120,26 +82,53 @@ def ordered(snapshots: Iterable[ListedSnapshot]) -> list[ListedSnapshot]:
 
 async def list_snapshots(keyring: _core.Keyring, replicas: Mapping[str, Destination]) -> Listing:
     """Lists the commits of all ``replicas`` side by side and opens one good copy of each."""
-    listing = Listing()
-    found = await together(_ids(destination) for destination in replicas.values())
-    for name, result in zip(replicas, found, strict=True):
-        if isinstance(result, DestinationError):
-            listing.failures[name] = result
-        else:
-            listing.held[name], noted = result
-            listing.forgotten[name] = set()
-            for snapshot_id in noted:
-                await _look_at_note(keyring, replicas[name], snapshot_id, listing)
+    found = await list_names(replicas)
+    listing = Listing(held=found.held, failures=found.failures)
+    listing.forgotten, listing.damage = await read_notes(keyring, replicas, found.noted)
     holders: dict[str, list[str]] = {}
     for name, held in listing.held.items():
         held -= listing.forgotten[name]
         for snapshot_id in held:
             holders.setdefault(snapshot_id, []).append(name)
     everything = sorted(holders)
-    for start in range(0, len(everything), _AT_ONCE):
-        chunk = everything[start : start + _AT_ONCE]
-        await together(_read_one(keyring, replicas, snapshot_id, holders[snapshot_id], listing) for snapshot_id in chunk)
+    for start in range(0, len(everything), AT_ONCE):
+        chunk = everything[start : start + AT_ONCE]
+        await together(_add(keyring, replicas, snapshot_id, holders[snapshot_id], listing) for snapshot_id in chunk)
     return listing
+
+
+async def list_names(replicas: Mapping[str, Destination]) -> Names:
+    """Lists commits, then notes, at all ``replicas`` side by side."""
+    listed = Names()
+    for name, result in zip(replicas, await together(_ids(destination) for destination in replicas.values()), strict=True):
+        if isinstance(result, DestinationError):
+            listed.failures[name] = result
+        else:
+            listed.held[name], listed.noted[name] = result
+    return listed
+
+
+async def read_notes(
+    keyring: _core.Keyring, replicas: Mapping[str, Destination], noted: Mapping[str, AbstractSet[str]]
+) -> tuple[dict[str, set[str]], list[Damage]]:
+    """Those of the notes (ids by destination) that are this repository's, since anybody else's would hide a snapshot; such are damage."""
+    good: dict[str, set[str]] = {name: set() for name in noted}
+    damage: list[Damage] = []
+
+    async def look(name: str, snapshot_id: str) -> None:
+        key = names.forgotten(snapshot_id)
+        try:
+            await read_object(keyring, replicas[name], "forgotten", key)
+            good[name].add(snapshot_id)
+        except ObjectDamaged as error:
+            damage.append(Damage(name, key, str(error), snapshot_id))
+        except DestinationError:
+            return  # It is not there, or not to be told: then the snapshot stays.
+
+    everything = [(name, snapshot_id) for name, ids in noted.items() for snapshot_id in sorted(ids)]
+    for start in range(0, len(everything), AT_ONCE):
+        await together(look(name, snapshot_id) for name, snapshot_id in everything[start : start + AT_ONCE])
+    return good, damage
 
 
 async def read_commit(keyring: _core.Keyring, destination: Destination, snapshot_id: str) -> Snapshot:
@@ -148,39 +137,50 @@ async def read_commit(keyring: _core.Keyring, destination: Destination, snapshot
     return objects.parse_commit(payload, snapshot_id)
 
 
+async def read_first_good(
+    keyring: _core.Keyring, replicas: Mapping[str, Destination], snapshot_id: str, holders: Sequence[str]
+) -> tuple[Snapshot | None, dict[str, DestinationError]]:
+    """The commit from the first of ``holders`` that has it in good order, and what went wrong at those before it."""
+    failures: dict[str, DestinationError] = {}
+    for name in holders:
+        try:
+            return await read_commit(keyring, replicas[name], snapshot_id), failures
+        except DestinationError as error:
+            failures[name] = error
+    return None, failures
+
+
+def bad_copies(snapshot_id: str, failures: Mapping[str, DestinationError]) -> list[Damage]:
+    """Those of ``failures`` by destination that say something of the commit there."""
+    return [
+        Damage(name, names.snapshot(snapshot_id), str(error), snapshot_id)
+        for name, error in failures.items()
+        if isinstance(error, ObjectDamaged)
+    ]
+
+
+def why_broken(failures: Mapping[str, DestinationError]) -> str:
+    """What is to be said of a commit that nobody has in good order: damage rather than an absence."""
+    return str(min(failures.values(), key=_rank, default=DestinationError("no destination has it")))
+
+
 async def _ids(destination: Destination) -> tuple[set[str], set[str]] | DestinationError:
     try:
-        held = {names.parse_snapshot(info.key) async for info in destination.list(names.SNAPSHOTS)}
-        noted = {names.parse_forgotten(info.key) async for info in destination.list(names.FORGOTTEN)}
+        held = names.ids_below(names.SNAPSHOTS, await list_keys(destination, names.SNAPSHOTS))
+        return held, names.ids_below(names.FORGOTTEN, await list_keys(destination, names.FORGOTTEN))
     except DestinationError as error:
         return error
-    return {item for item in held if item}, {item for item in noted if item}
 
 
-async def _look_at_note(keyring: _core.Keyring, destination: Destination, snapshot_id: str, listing: Listing) -> None:
-    """A note counts only if it is this repository's: anybody else's would hide a snapshot."""
-    key = names.forgotten(snapshot_id)
-    try:
-        await read_object(keyring, destination, "forgotten", key)
-    except DestinationError as error:
-        listing.damage.append(Damage(destination.name, key, str(error), snapshot_id))
+async def _add(keyring: _core.Keyring, replicas: Mapping[str, Destination], snapshot_id: str, holders: list[str], listing: Listing) -> None:
+    snapshot, failures = await read_first_good(keyring, replicas, snapshot_id, holders)
+    listing.damage += bad_copies(snapshot_id, failures)
+    if snapshot is None:
+        listing.broken[snapshot_id] = why_broken(failures)
     else:
-        listing.forgotten[destination.name].add(snapshot_id)
+        kept = tuple(name for name in holders if not isinstance(failures.get(name), ObjectNotFound))
+        listing.snapshots[snapshot_id] = ListedSnapshot(snapshot, kept)
 
 
-async def _read_one(
-    keyring: _core.Keyring, replicas: Mapping[str, Destination], snapshot_id: str, holders: list[str], listing: Listing
-) -> None:
-    key = names.snapshot(snapshot_id)
-    try:
-        payload, failures = await read_from_any(keyring, {name: replicas[name] for name in holders}, "commit", key, objects.COMMIT_LIMIT)
-        snapshot = objects.parse_commit(payload, snapshot_id)
-    except DestinationError as error:
-        listing.broken[snapshot_id] = str(error)
-        if isinstance(error, ObjectDamaged):
-            listing.damage += [Damage(name, key, str(error), snapshot_id) for name in holders]
-        return
-    listing.snapshots[snapshot_id] = ListedSnapshot(
-        snapshot, tuple(name for name in holders if not isinstance(failures.get(name), ObjectNotFound))
-    )
-    listing.damage += [Damage(name, key, str(error), snapshot_id) for name, error in failures.items() if isinstance(error, ObjectDamaged)]
+def _rank(error: DestinationError) -> int:
+    return 0 if isinstance(error, ObjectDamaged) else 2 if isinstance(error, ObjectNotFound) else 1

@@ -1,8 +1,10 @@
-"""A regular file as a source: its holes are found with SEEK_DATA and SEEK_HOLE (lseek(2)) and never read."""
+"""A regular file as a source: its holes are found with SEEK_DATA and SEEK_HOLE (lseek(2)) and never read.
+
+What of it is in the page cache is taken from there and stays; what is not is not left there.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -10,9 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from snapferry.errors import SourceChanged, SourceError, SourceReadError
+from snapferry.source.page_cache import CourteousReader, DirectReader
 
 # A file system that knows no holes answers SEEK_DATA with one of these; then all of the file is data.
 _NO_SEEK_DATA = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+# No file system asks for more (statx(2), STATX_DIOALIGN).
+_DIRECT_ALIGNMENT = 4096
 
 
 def _reason(error: OSError) -> str:
@@ -41,13 +47,14 @@ class FileSource:
             if stat.S_ISDIR(status.st_mode):
                 raise SourceError(f"source {self._path} is a directory; name the image file in it")
             if not stat.S_ISREG(status.st_mode):
-                raise SourceError(f"source {self._path} is not a regular file, and this version reads no other kind")
+                kind = "a character device" if stat.S_ISCHR(status.st_mode) else "not a regular file"
+                raise SourceError(f"source {self._path} is {kind}; a volume is a file, a block device, or comes from a pipe")
         except BaseException:
             os.close(self._fd)
             raise
         self._size = status.st_size
-        with contextlib.suppress(OSError):
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        self._direct = DirectReader(self._fd, _DIRECT_ALIGNMENT)
+        self._reader = CourteousReader(self._fd, self._direct)
 
     @property
     def name(self) -> str:
@@ -87,7 +94,7 @@ class FileSource:
         while done < len(buffer):
             at = offset + done
             try:
-                count = os.preadv(self._fd, [buffer[done:]], at)
+                count = self._reader.read(buffer[done:], at)
             except OSError as error:
                 raise SourceReadError(f"source {self._path}: cannot read at byte {at}: {_reason(error)}", at) from error
             if count == 0:
@@ -106,6 +113,7 @@ class FileSource:
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
+        self._direct.close()
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

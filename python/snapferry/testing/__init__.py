@@ -1,6 +1,6 @@
 """For authors of destinations and sources, and of programs around this one: conformance suites, and doubles named by their fault.
 
-Nothing is imported here; take ``snapferry.testing.conformance``, ``faults`` or ``sources``.
+Nothing is imported here; take ``snapferry.testing.conformance``, ``source_conformance``, ``faults`` or ``sources``.
 """
 
 from __future__ import annotations

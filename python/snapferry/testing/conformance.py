@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from typing_extensions import Buffer
 
-from snapferry.destination.contract import Destination
+from snapferry.destination.contract import Destination, list_keys
 from snapferry.errors import ObjectDamaged, ObjectNotFound
 
 Make = Callable[[str], Awaitable[Destination]]
@@ -217,7 +217,9 @@ async def _lists_by_prefix(destination: Destination, again: Again) -> None:
         await destination.create(key, b"x" * size)
     other = await again()
     for prefix in ("", "packs/", "packs/aa/", "packs/ac/", "sessions/", "sessions/x/y/", "config/"):
-        assert await keys_of(other, prefix) == {key: size for key, size in objects.items() if key.startswith(prefix)}, prefix
+        below = {key: size for key, size in objects.items() if key.startswith(prefix)}
+        assert await keys_of(other, prefix) == below, prefix
+        assert sorted(await list_keys(other, prefix)) == sorted(below), prefix
 
 
 async def _lists_many(destination: Destination, again: Again) -> None:
@@ -227,6 +229,7 @@ async def _lists_many(destination: Destination, again: Again) -> None:
     for begin in range(0, len(keys), 50):
         await asyncio.gather(*(destination.create(key, b"") for key in keys[begin : begin + 50]))
     assert await keys_of(destination, "packs/") == dict.fromkeys(keys, 0)
+    assert sorted(await list_keys(destination, "packs/")) == sorted(keys)
     listing = destination.list("packs/")
     assert (await anext(listing)).key in keys
     # A listing may be left before its end.

@@ -12,7 +12,7 @@ from typing import Literal
 from typing_extensions import Buffer
 
 from snapferry.destination.contract import Destination, ObjectInfo
-from snapferry.errors import DestinationFull, DestinationUnreachable, ObjectDamaged
+from snapferry.errors import DestinationDenied, DestinationFull, DestinationUnreachable, ObjectDamaged
 from snapferry.transport.wrapper import Wrapper
 
 Operation = Literal["create", "read", "read_into", "read_tail", "list", "delete", "any"]
@@ -99,6 +99,29 @@ class Hangs(_Before):
         if self._operation in (operation, "any") and self._touches(key):
             self.hanging.set()
             await self.released.wait()
+
+
+class RefusesDeletes(Wrapper):
+    """What is there stays: deletes are denied, as an append-only store denies them. Creates never replace anything as it is."""
+
+    async def delete(self, key: str) -> None:
+        """Denied."""
+        raise DestinationDenied(f"{key} may not be deleted: this store is append-only", self.name)
+
+
+class StopsAfter(_Before):
+    """The process dies after ``left`` operations at all destinations that share the count: all that follow raise ``error()``."""
+
+    def __init__(self, inner: Destination, left: list[int], error: Callable[[], BaseException]) -> None:
+        super().__init__(inner)
+        self._left = left
+        self._raised = error
+
+    async def before(self, operation: str, key: str) -> None:
+        """Counts down; at nothing left nothing is done any more."""
+        if self._left[0] <= 0:
+            raise self._raised()
+        self._left[0] -= 1
 
 
 class Trickles(Wrapper):

@@ -13,7 +13,7 @@ class _Source(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def size(self) -> int | None: ...
+    def size(self) -> int: ...
     def extents(self, start: int, end: int) -> Iterator[tuple[int, int]]: ...
     def read_into(self, offset: int, buffer: memoryview) -> None: ...
     def check_unchanged(self) -> None: ...
@@ -43,7 +43,7 @@ class MemorySource:
         return self._name
 
     @property
-    def size(self) -> int | None:
+    def size(self) -> int:
         """The length of the data."""
         return len(self.data)
 
@@ -76,6 +76,54 @@ class MemorySource:
         self.closed = True
 
 
+class MemoryStream:
+    """A stream from memory that comes in pieces of ``piece`` bytes at most; ``taken`` is how much was read so far.
+
+    Args:
+        waits: called before each piece, from the reading thread: to hold the stream up, or to look at who reads.
+    """
+
+    def __init__(self, data: bytes, name: str = "stream", *, piece: int = 1 << 16, waits: Callable[[], object] | None = None) -> None:
+        self.taken = 0
+        self.ended = False
+        self.closed = False
+        self._data = data
+        self._name = name
+        self._piece = piece
+        self._waits = waits
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._name
+
+    def read_next(self, buffer: memoryview) -> int:
+        """The next piece; the end is met by a read of its own, as a pipe's is."""
+        if self._waits is not None:
+            self._waits()
+        piece = self._data[self.taken : self.taken + min(self._piece, len(buffer))]
+        buffer[: len(piece)] = piece
+        self.taken += len(piece)
+        self.ended = not piece
+        return len(piece)
+
+    def close(self) -> None:
+        """Only notes that it was called."""
+        self.closed = True
+
+
+class BreaksOff(MemoryStream):
+    """A stream that ends in an error: its data comes whole, and then no end."""
+
+    def read_next(self, buffer: memoryview) -> int:
+        """Fails as ``SourceReadError`` where the end would be."""
+        count = super().read_next(buffer)
+        if self.ended:
+            self.ended = False
+            raise SourceReadError(f"source {self.name}: cannot read on after byte {self.taken}: Input/output error", self.taken)
+        return count
+
+
 class _Wrapped:
     def __init__(self, inner: _Source) -> None:
         self._inner = inner
@@ -86,7 +134,7 @@ class _Wrapped:
         return self._inner.name
 
     @property
-    def size(self) -> int | None:
+    def size(self) -> int:
         """As the inner source."""
         return self._inner.size
 

@@ -1,13 +1,15 @@
 """One budget of bytes for everything an engine holds in flight. It counts; it allocates nothing. For one event loop.
 
 Invariant: ``available`` plus what was granted and not released is ``total``. Waiters are served in the order they came, so that one who
-asks for much is never starved by many who ask for little.
+asks for much is never starved by many who ask for little. Before somebody waits, those who keep bytes that they do not use at the moment
+are asked to give them back.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from snapferry.errors import ConfigurationError
@@ -44,6 +46,7 @@ class ByteBudget:
         self._available = total
         self._peak = 0
         self._waiters: deque[_Waiter] = deque()
+        self._keepers: dict[Callable[[], object], None] = {}
 
     @property
     def total(self) -> int:
@@ -59,6 +62,19 @@ class ByteBudget:
     def peak(self) -> int:
         """The most bytes that were ever reserved at once."""
         return self._peak
+
+    @property
+    def short(self) -> bool:
+        """Whether somebody waits."""
+        return any(not waiter.granted.cancelled() for waiter in self._waiters)
+
+    def add_keeper(self, give_back: Callable[[], object]) -> None:
+        """From now on ``give_back`` is called before anybody waits: it releases what was reserved and is not in use."""
+        self._keepers[give_back] = None
+
+    def remove_keeper(self, give_back: Callable[[], object]) -> None:
+        """Ends what ``add_keeper`` began; one that is not there is no error."""
+        self._keepers.pop(give_back, None)
 
     def statistics(self) -> BudgetStatistics:
         """All figures at once."""
@@ -82,6 +98,9 @@ class ByteBudget:
             raise ValueError(f"cannot reserve between {minimum} and {maximum} bytes")
         if minimum > self._total:
             raise ConfigurationError(f"the memory budget of {self._total} bytes is too small: {minimum} are needed at once")
+        if minimum > self._available:
+            for give_back in tuple(self._keepers):
+                give_back()
         if not self._waiters and minimum <= self._available:
             return self._grant(minimum, maximum)
         waiter = _Waiter(minimum, maximum, asyncio.get_running_loop().create_future())

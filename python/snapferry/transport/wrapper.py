@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from typing_extensions import Buffer
 
-from snapferry.destination.contract import Capabilities, Destination, ObjectInfo
+from snapferry.destination.contract import Capabilities, Destination, ObjectInfo, list_keys
 
 
 class Wrapper:
@@ -49,6 +49,12 @@ class Wrapper:
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """See ``Destination.list``."""
         return self.inner.list(prefix)
+
+    async def list_keys(self, prefix: str) -> Sequence[str]:
+        """See ``ListsKeys``. A wrapper that does something to listings does it to this one too."""
+        if type(self).list is not Wrapper.list:
+            return [info.key async for info in self.list(prefix)]
+        return await list_keys(self.inner, prefix)
 
     async def delete(self, key: str) -> None:
         """See ``Destination.delete``."""

@@ -74,8 +74,8 @@ impl IdSet {
             return;
         }
         let mut ids: Vec<Id> = std::mem::take(&mut self.later).into_iter().collect();
-        while let Some(before) = self.lists.pop_if(|before| before.ids.len() < RATIO * ids.len()) {
-            let mut longer = before.ids;
+        while self.lists.last().is_some_and(|before| before.ids.len() < RATIO * ids.len()) {
+            let mut longer = self.lists.pop().unwrap_or_default().ids;
             longer.reserve_exact(ids.len());
             longer.append(&mut ids);
             ids = longer;

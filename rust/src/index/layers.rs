@@ -148,16 +148,6 @@ pub fn open(directory: &Path, wanted: &IdSet) -> (Layers, Vec<Laid>, HashSet<Id>
 }
 
 impl Layers {
-    /// Whether every bundle that a table names is there, as far as it was looked at.
-    pub fn is_whole(&self) -> bool {
-        self.levels.iter().all(|level| level.bundles.iter().all(Option::is_some)) && !self.is_bad()
-    }
-
-    /// Whether something of it was found damaged, which has removed it.
-    pub fn is_bad(&self) -> bool {
-        self.levels.iter().any(|level| level.table.is_bad()) || self.laid().any(|laid| laid.bundle.is_bad())
-    }
-
     /// A usable place of that prefix that `accept` takes, from the newest table that has one.
     pub fn find(&self, wanted: &Prefix, accept: &impl Fn(&Place) -> bool) -> Option<Place> {
         let key = Key::of(wanted);

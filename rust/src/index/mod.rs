@@ -69,6 +69,12 @@ impl Inner {
     fn laid(&self) -> impl Iterator<Item = &Laid> {
         self.layers.laid().chain(self.recent.bundles())
     }
+
+    /// Whether a file was found damaged since it was opened. One that was missing then is none: what it held is fetched again.
+    fn is_bad(&self) -> bool {
+        self.layers.levels.iter().any(|level| level.table.is_bad())
+            || self.laid().any(|laid| laid.bundle.is_bad())
+    }
 }
 
 /// The index of a repository, as far as this machine knows it.
@@ -110,8 +116,7 @@ impl Index {
     /// Opens it again if somebody else has folded since, or something in it was found damaged and removed.
     fn adopt(&self, directory: &Path) {
         let inner = self.read();
-        let bad = inner.layers.is_bad() || inner.recent.bundles().iter().any(|laid| laid.bundle.is_bad());
-        if !bad && layers::read_current(directory) == inner.layers.text {
+        if !inner.is_bad() && layers::read_current(directory) == inner.layers.text {
             return;
         }
         drop(inner);
@@ -238,7 +243,7 @@ impl Index {
     /// where the cache is damaged this fails, so that nobody takes a part for all.
     pub fn look<T>(&self, look: impl FnOnce(&[View<'_>]) -> T) -> Result<T> {
         let inner = self.read();
-        if !inner.layers.is_whole() {
+        if inner.is_bad() {
             return damaged(DAMAGED);
         }
         let mut views = Vec::new();
@@ -305,6 +310,12 @@ impl Index {
         self.read().usable.contains(pack)
     }
 
+    /// Whether all of those packs count.
+    pub fn all_usable(&self, mut packs: impl Iterator<Item = Id>) -> bool {
+        let inner = self.read();
+        packs.all(|pack| inner.usable.contains(&pack))
+    }
+
     /// A usable place of that block.
     pub fn find(&self, id: &Id) -> Option<Place> {
         self.find_where(id, |_| true)
@@ -317,14 +328,20 @@ impl Index {
         inner.recent.find(&wanted, &accept).or_else(|| inner.layers.find(&wanted, &accept))
     }
 
-    /// Checks every page of what was folded. A look-up checks only what it takes: what it says is there, is there; but what it says
-    /// is not there may be, in a damaged part. Whoever concludes something from that asks for this first.
-    pub fn verify(&self) -> Result<()> {
+    /// Checks every page of one file of what was folded, from 0 on; false past the last. A look-up checks only what it takes: what it
+    /// says is there, is there; but what it says is not there may be, in a damaged part. Whoever concludes something from that
+    /// asks for this first.
+    pub fn verify(&self, number: usize) -> Result<bool> {
         let inner = self.read();
-        let tables = inner.layers.levels.iter().all(|level| level.table.verify());
-        match tables && inner.layers.is_whole() && inner.laid().all(|laid| laid.bundle.verify()) {
-            true => Ok(()),
-            false => damaged(DAMAGED),
+        let levels = &inner.layers.levels;
+        let good = match number.checked_sub(levels.len()) {
+            None => Some(levels[number].table.verify()),
+            Some(number) => inner.laid().nth(number).map(|laid| laid.bundle.verify()),
+        };
+        match good {
+            Some(false) => damaged(DAMAGED),
+            _ if inner.is_bad() => damaged(DAMAGED),
+            good => Ok(good.is_some()),
         }
     }
 

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use super::page::Places;
 use super::reader::{Manifest, Page, PageKind, State};
 use super::{FANOUT, Found, Root, span};
-use crate::block::ZERO;
+use crate::block::{UNREADABLE, ZERO};
 use crate::bytes::Id;
 use crate::error::{Error, Result, damaged};
+use crate::index::Index;
 use crate::workers::lock;
 
 /// What stands at a place in the tree.
@@ -24,6 +25,17 @@ pub enum Node {
     },
     /// The tree is shorter: it is child 0 of this one.
     Above,
+}
+
+/// Where the blocks of a range lie now.
+#[derive(Default)]
+pub struct Resolved {
+    /// The present packs that hold them, and all packs of the pages above them.
+    pub packs: HashSet<Id>,
+    /// Packs that are gone, and that held blocks which no present one holds.
+    pub missing: HashSet<Id>,
+    /// (first, count) runs of those blocks.
+    pub lost: Vec<(u64, u64)>,
 }
 
 enum Known {
@@ -176,6 +188,57 @@ impl Manifest {
         let state = lock(&self.state);
         let (ids, places) = self.child(&state, level, index)?;
         Some((state.places.get(&(level, index))?.clone(), ids, places))
+    }
+
+    /// Where the loaded blocks of the range lie: places are hints, and where one names a pack that is gone the index knows better.
+    pub fn resolve(&self, index: &Index, present: &HashSet<Id>, first: u64, end: u64) -> Result<Resolved> {
+        let mut out = Resolved { packs: self.pages(first, end), ..Resolved::default() };
+        let mut at = first;
+        while at < end {
+            at = self.next_data(at).min(end);
+            let until = ((at / FANOUT as u64 + 1) * FANOUT as u64).min(end);
+            for (block, found) in (at..until).zip(self.range(at, until)?) {
+                let Some((id, place)) = found.filter(|(id, _)| *id != ZERO && *id != UNREADABLE) else {
+                    continue;
+                };
+                let here = place.filter(|place| present.contains(&place.pack));
+                match here.or_else(|| index.find_where(&id, |place| present.contains(&place.pack))) {
+                    Some(place) => {
+                        out.packs.insert(place.pack);
+                    }
+                    None => {
+                        out.missing.extend(place.map(|place| place.pack));
+                        match out.lost.last_mut() {
+                            Some((start, count)) if *start + *count == block => *count += 1,
+                            _ => out.lost.push((block, 1)),
+                        }
+                    }
+                }
+            }
+            at = until;
+        }
+        Ok(out)
+    }
+
+    /// Every pack that holds pages of the range.
+    fn pages(&self, first: u64, end: u64) -> HashSet<Id> {
+        let state = lock(&self.state);
+        let mut out: HashSet<Id> =
+            self.roots.ids.iter().chain(&self.roots.places).map(|(_, place)| place.pack).collect();
+        for ((level, index), places) in &state.places {
+            if let Places::Inner(all) = places {
+                let width = span(level - 1);
+                let start = index * span(*level);
+                let inside = all.iter().zip(0u64..).filter(|(_, number)| {
+                    let from = start + number * width;
+                    from < end && from + width > first
+                });
+                out.extend(
+                    inside.filter_map(|(child, _)| *child).flat_map(|it| [it.ids.pack, it.places.pack]),
+                );
+            }
+        }
+        out
     }
 
     /// Every pack that loaded pages of the range name, each once.

@@ -4,8 +4,11 @@
 //! tree has a shorter one as its child 0. A node is named by its level (0: leaf) and its index within the level, so node
 //! (l, i) covers the blocks from i · 256^(l+1) on. A child of zeros has no page.
 
+pub mod audit;
 pub mod claims;
 pub mod diff;
+mod filling;
+pub mod inherit;
 pub mod lookup;
 pub mod page;
 pub mod reader;

@@ -7,6 +7,7 @@ use super::page::{Child, Places, parse_ids, parse_places};
 use super::{FANOUT, Fetch, Root, Roots, block_count, check_block_size, height_for, span};
 use crate::block::ZERO;
 use crate::bytes::Id;
+use crate::collect::Marker;
 use crate::error::{Result, damaged};
 use crate::keys::Keyring;
 use crate::pack::{HEADER, Opened, PackKey, Place, RecordKind, in_pack, open_record};
@@ -42,6 +43,16 @@ pub(super) struct State {
     opened: Opened,
 }
 
+impl State {
+    fn holds(&self, page: &Page) -> bool {
+        let node = (page.level, page.index);
+        match page.kind {
+            PageKind::Ids => self.ids.contains_key(&node),
+            PageKind::Places => self.places.contains_key(&node),
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Wanted {
     page: Page,
@@ -62,6 +73,8 @@ pub struct Manifest {
     pub roots: Roots,
     /// How many blocks the volume has.
     pub blocks: u64,
+    /// Is told what is reached, and knows what need not be walked again.
+    marker: Option<Arc<Marker>>,
     pub(super) state: Mutex<State>,
 }
 
@@ -73,17 +86,48 @@ impl Manifest {
         if roots.height != height_for(blocks) || roots.ids.is_some() != roots.places.is_some() {
             return damaged("a commit whose trees do not fit its size");
         }
-        Ok(Self { keys, roots, blocks, state: Mutex::default() })
+        Ok(Self { keys, roots, blocks, marker: None, state: Mutex::default() })
+    }
+
+    /// The trees, to be walked once from end to end for what they reach; what `marker` has met already counts as zeros.
+    pub fn marking(
+        keys: Arc<Keyring>,
+        roots: Roots,
+        size: u64,
+        block_size: usize,
+        marker: Arc<Marker>,
+    ) -> Result<Self> {
+        let mut manifest = Self::new(keys, roots, size, block_size)?;
+        if let (Some((_, ids)), Some((_, places))) = (&roots.ids, &roots.places) {
+            if !marker.visit(ids, places) {
+                (manifest.roots.ids, manifest.roots.places) = (None, None);
+            }
+        }
+        manifest.marker = Some(marker);
+        Ok(manifest)
     }
 
     /// What must be fetched next to know the blocks from `first` to before `end`; empty when all is known or lost.
     pub fn missing(&self, first: u64, end: u64, places: bool) -> Vec<Fetch> {
+        self.missing_in(std::iter::once((first, end)), places)
+    }
+
+    /// As `missing`, for several ranges.
+    pub(super) fn missing_in(&self, ranges: impl Iterator<Item = (u64, u64)>, places: bool) -> Vec<Fetch> {
         let mut state = lock(&self.state);
         let mut wanted = Vec::new();
         if let Some(top) = self.roots.height.checked_sub(1) {
-            self.visit(&state, top, 0, (first, end.min(self.blocks)), places, &mut wanted);
+            for (first, end) in ranges {
+                self.visit(&state, top, 0, (first, end.min(self.blocks)), places, &mut wanted);
+            }
         }
+        wanted.sort_unstable_by_key(|want| want.page);
+        wanted.dedup_by_key(|want| want.page);
         self.fetches(&mut state, wanted)
+    }
+
+    pub(super) fn keys(&self) -> &Keyring {
+        &self.keys
     }
 
     /// What must be fetched for those nodes: pages of ids, and of places where they lead on.
@@ -198,10 +242,16 @@ impl Manifest {
         let wanted = within(&state, pack, offset, data.len() as u64);
         let mut failed = 0;
         for want in wanted {
+            if state.holds(&want.page) {
+                continue; // It came in an earlier try, in which another page failed.
+            }
             let from = (want.place.offset - offset) as usize;
             let bytes = &data[from..from + want.place.length as usize];
             match self.take(&mut state, &key, want, bytes) {
-                Ok(()) => state.opened.prove(pack, &key),
+                Ok(()) => {
+                    state.opened.prove(pack, &key);
+                    self.mark(&mut state, want.page);
+                }
                 Err(_) => failed += 1,
             }
         }
@@ -227,6 +277,35 @@ impl Manifest {
         Ok(())
     }
 
+    /// Tells the marker of a page that came. An inner node is walked on to those children alone that nobody has met yet.
+    fn mark(&self, state: &mut State, Page { level, index, .. }: Page) {
+        let Some(marker) = &self.marker else { return };
+        let node = (level, index);
+        if level == 0 {
+            if let Some(ids) = state.ids.get(&node) {
+                marker.need(&ids[..]);
+            }
+            return;
+        }
+        let (Some(ids), Some(Places::Inner(children))) =
+            (state.ids.get_mut(&node), state.places.get_mut(&node))
+        else {
+            return;
+        };
+        for (id, child) in ids.iter_mut().zip(children.iter_mut()).filter(|(id, _)| **id != ZERO) {
+            match child {
+                Some(pages) if marker.visit(&pages.ids, &pages.places) => {}
+                Some(_) => (*id, *child) = (ZERO, None),
+                None => marker.fail("a page of places does not say where a page of ids lies"),
+            }
+        }
+    }
+
+    /// Whether a page was given up, anywhere.
+    pub fn any_lost(&self) -> bool {
+        !lock(&self.state).lost.is_empty()
+    }
+
     /// Nobody has that range in good order: what was asked for in it is lost, unless the pack's header may be to blame.
     pub fn give_up(&self, pack: &Id, offset: u32, length: u32) {
         let mut state = lock(&self.state);
@@ -239,11 +318,7 @@ impl Manifest {
         }
         let (offset, length) = if whole_pack { (0, u64::MAX) } else { (offset, u64::from(length)) };
         for want in within(&state, pack, offset, length) {
-            let known = match want.page.kind {
-                PageKind::Ids => state.ids.contains_key(&(want.page.level, want.page.index)),
-                PageKind::Places => state.places.contains_key(&(want.page.level, want.page.index)),
-            };
-            if !known {
+            if !state.holds(&want.page) {
                 state.lost.insert(want.page);
             }
         }

@@ -1,17 +1,21 @@
 //! Builds a snapshot's trees while its blocks are recorded, sharing every page that the parent has already.
 //!
+//! The volume's size may become known at the end only: the trees grow as they must, and what stands as child 0 one level
+//! above the least height that covers the volume is the root.
+//!
 //! Memory is bounded: leaves below the watermark become pages at once, and an inner page as soon as its last child is
 //! past. A leaf waits only for the packs that its new blocks went to, because places name packs and a pack has no name
 //! before it is full. No leaf waits for another one: where few blocks are new a pack may stay open for the whole volume.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::claims::Claims;
-use super::page::{Child, MAX_PAGE, Places, ids_page, page_id, places_page};
+use super::filling::{Leaf, Open, note_packs, rename, renamed, waits};
+use super::page::{MAX_PAGE, Places, ids_page, page_id, places_page};
 use super::reader::Manifest;
-use super::{FANOUT, Found, Root, Roots, block_count, check_block_size, height_for, span};
+use super::{FANOUT, Found, MAX_HEIGHT, Root, Roots, block_count, check_block_size, height_for, span};
 use crate::block::{UNREADABLE, ZERO};
 use crate::bytes::Id;
 use crate::codec::{Codec, Encoder};
@@ -24,31 +28,25 @@ use crate::workers::{Workers, lock};
 /// Capacity of a manifest pack.
 pub const CAPACITY: usize = 8 << 20;
 
-struct Leaf {
-    ids: Box<[Id; FANOUT]>,
-    places: Box<[Option<Place>; FANOUT]>,
-}
-
-struct Open {
-    ids: Box<[Id; FANOUT]>,
-    children: Box<[Option<Child>; FANOUT]>,
-}
-
-struct State {
-    leaves: BTreeMap<u64, Leaf>,
+pub(super) struct State {
+    pub(super) leaves: BTreeMap<u64, Leaf>,
     /// Leaves below this one are written, or wait for a pack's name.
-    complete: u64,
+    pub(super) complete: u64,
+    /// One above the greatest block that was recorded.
+    end: u64,
     /// How many packs had a name when the waiting leaves were last tried.
     named: usize,
-    /// Inner nodes that are being filled, by level and index.
-    open: BTreeMap<(u8, u64), Open>,
-    root: Option<(Root, Root)>,
+    /// Inner nodes that are being filled, by level and index; the root stands as child 0 of the node above it.
+    pub(super) open: BTreeMap<(u8, u64), Open>,
+    /// What is not recorded is as in the parent, instead of zeros.
+    pub(super) inherits: bool,
     pack: Option<PackBuilder>,
     /// Stands for the id of the pack being filled, in places that lie in it.
     pack_token: Id,
     done: Vec<FinishedPack>,
     names: HashMap<Id, Id>,
-    height: u8,
+    /// Packs that pages written or shared here lie in or name.
+    packs: HashSet<Id>,
 }
 
 /// Writes one snapshot's trees.
@@ -58,40 +56,35 @@ pub struct ManifestWriter {
     index: Arc<Index>,
     /// Volume's block size in bytes.
     pub block_size: usize,
-    /// The volume's size in bytes.
-    pub size: u64,
-    /// How many blocks the volume has.
-    pub blocks: u64,
+    /// The volume's size in bytes, once it is known.
+    size: OnceLock<u64>,
     session: [u8; 16],
     /// The snapshot whose pages may be shared.
     pub parent: Option<Arc<Manifest>>,
     encoder: Encoder,
     /// Shared with the packer.
     pub claims: Arc<Mutex<Claims>>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 impl ManifestWriter {
-    /// For a volume of that size; see the Python stub.
+    /// For a volume of that size, or of one that `set_size` tells later; see the Python stub.
     pub fn new(
         keys: Arc<Keyring>,
         workers: Arc<Workers>,
         index: Arc<Index>,
         session: [u8; 16],
-        size: u64,
+        size: Option<u64>,
         block_size: usize,
         parent: Option<Arc<Manifest>>,
     ) -> Result<Self> {
         check_block_size(block_size)?;
-        let blocks = block_count(size, block_size as u64);
-        let height = height_for(blocks);
         Ok(Self {
             keys,
             workers,
             index,
             block_size,
-            size,
-            blocks,
+            size: size.map_or_else(OnceLock::new, OnceLock::from),
             session,
             parent,
             encoder: Encoder::new(Codec::Zstd, 1),
@@ -99,43 +92,85 @@ impl ManifestWriter {
             state: Mutex::new(State {
                 leaves: BTreeMap::new(),
                 complete: 0,
+                end: 0,
                 named: 0,
                 open: BTreeMap::new(),
-                root: None,
+                inherits: false,
                 pack: None,
                 pack_token: [0; 32],
                 done: Vec::new(),
                 names: HashMap::new(),
-                height,
+                packs: HashSet::new(),
             }),
         })
+    }
+
+    /// The volume's size in bytes, if it is known by now.
+    pub fn size(&self) -> Option<u64> {
+        self.size.get().copied()
+    }
+
+    /// How many blocks the volume has; as many as any could have while that is not known.
+    pub fn blocks(&self) -> u64 {
+        self.size().map_or(u64::MAX, |size| block_count(size, self.block_size as u64))
+    }
+
+    /// The size of a volume whose end has been met. Only once, and not below what is recorded.
+    pub fn set_size(&self, size: u64) -> Result<()> {
+        let end = lock(&self.state).end;
+        if block_count(size, self.block_size as u64) < end || self.size.set(size).is_err() {
+            return Err(Error::Usage(format!(
+                "a volume of {size} bytes: another size was given or filled before"
+            )));
+        }
+        Ok(())
     }
 
     /// Notes what was found for the blocks from `first` on. Refused once their page may be written: it would be made anew
     /// from these blocks alone.
     pub fn record(&self, first: u64, found: &[Found]) -> Result<()> {
         let mut state = lock(&self.state);
-        if first / (FANOUT as u64) < state.complete {
-            return Err(Error::Usage(format!("block {first} is recorded after the writer has passed it")));
+        let end = first.saturating_add(found.len() as u64);
+        if first / (FANOUT as u64) < state.complete || end > self.blocks() {
+            return Err(Error::Usage(format!(
+                "block {first} is recorded after the writer has passed it, or past the volume's end"
+            )));
         }
+        state.end = state.end.max(end);
         for (block, (id, place)) in (first..).zip(found) {
+            let index = block / FANOUT as u64;
+            if *id == ZERO && !state.inherits && !state.leaves.contains_key(&index) {
+                continue;
+            }
+            let leaf = self.leaf(&mut state, index)?;
             let number = (block % FANOUT as u64) as usize;
-            let leaf = match state.leaves.entry(block / FANOUT as u64) {
-                Entry::Vacant(_) if *id == ZERO => continue,
-                entry => entry.or_insert_with(|| Leaf {
-                    ids: Box::new([ZERO; FANOUT]),
-                    places: Box::new([None; FANOUT]),
-                }),
-            };
             leaf.ids[number] = *id;
             leaf.places[number] = *place;
         }
         Ok(())
     }
 
+    /// The leaf that is being filled: it begins with zeros, or as the parent's.
+    pub(super) fn leaf<'a>(&self, state: &'a mut State, index: u64) -> Result<&'a mut Leaf> {
+        Ok(match state.leaves.entry(index) {
+            Entry::Occupied(leaf) => leaf.into_mut(),
+            Entry::Vacant(slot) if state.inherits => slot.insert(self.inherited_leaf(index)?),
+            Entry::Vacant(slot) => slot.insert(Leaf::zeros()),
+        })
+    }
+
+    /// The inner node that is being filled: it begins with zeros, or as the parent's.
+    pub(super) fn open<'a>(&self, state: &'a mut State, level: u8, index: u64) -> Result<&'a mut Open> {
+        Ok(match state.open.entry((level, index)) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(slot) if state.inherits => slot.insert(self.inherited_node(level, index)?),
+            Entry::Vacant(slot) => slot.insert(Open::zeros()),
+        })
+    }
+
     /// Notes blocks that could not be read.
     pub fn mark_unreadable(&self, first: u64, count: u64) -> Result<()> {
-        let end = first.saturating_add(count).min(self.blocks);
+        let end = first.saturating_add(count).min(self.blocks());
         (first..end).try_for_each(|block| self.record(block, &[(UNREADABLE, None)]))
     }
 
@@ -144,7 +179,7 @@ impl ManifestWriter {
     /// The parent's pages that nothing will ask for again are evicted here.
     pub fn advance(&self, until: u64) -> Result<Vec<FinishedPack>> {
         let mut state = lock(&self.state);
-        let until = if until >= self.blocks { u64::MAX } else { until };
+        let until = if until >= self.blocks() { u64::MAX } else { until };
         let complete = state.complete.max(until / FANOUT as u64);
         // Those that wait can only be resolved when one more pack has its name.
         let named = lock(&self.claims).named();
@@ -193,7 +228,8 @@ impl ManifestWriter {
     /// Writes every open inner node that ends at or before that block and below which no leaf waits.
     fn close_until(&self, state: &mut State, block: u64) -> Result<()> {
         // From the bottom up: what a node still lacks is then a leaf that waits, or lies past `block`.
-        for level in 1..state.height {
+        let height = self.size().map_or(MAX_HEIGHT, |_| height_for(self.blocks()));
+        for level in 1..height {
             let ended = |index: u64| {
                 (index + 1).saturating_mul(span(level)) <= block && !waits(&state.leaves, level, index)
             };
@@ -217,7 +253,7 @@ impl ManifestWriter {
         places: Places,
     ) -> Result<()> {
         if ids.iter().all(|id| *id == ZERO) {
-            return Ok(());
+            return if state.inherits { self.enter(state, level, index, None) } else { Ok(()) };
         }
         let shared = self.parent.as_ref().and_then(|parent| parent.node(level, index));
         let page = ids_page(level, ids);
@@ -226,6 +262,7 @@ impl ManifestWriter {
             Some((_, (their_id, place), _)) if *their_id == id && self.usable(place) => (id, *place),
             _ => (id, self.store_page(state, RecordKind::Ids, id, &page)?),
         };
+        note_packs(&mut state.packs, &places);
         // Compared as resolved places: the bytes may name the same pack in two ways.
         let places_root = match shared {
             Some((theirs, _, root)) if theirs == renamed(&places, &state.names) && self.usable(&root.1) => {
@@ -233,18 +270,16 @@ impl ManifestWriter {
             }
             _ => self.store_places(state, level, &places)?,
         };
-        if level + 1 == state.height {
-            state.root = Some((ids_root, places_root));
-            return Ok(());
+        self.enter(state, level, index, Some((ids_root, places_root)))
+    }
+
+    /// Enters a node's pages one level up.
+    fn enter(&self, state: &mut State, level: u8, index: u64, pages: Option<(Root, Root)>) -> Result<()> {
+        if let Some((ids, places)) = &pages {
+            state.packs.extend([ids.1.pack, places.1.pack]);
         }
-        let open = state
-            .open
-            .entry((level + 1, index / FANOUT as u64))
-            .or_insert_with(|| Open { ids: Box::new([ZERO; FANOUT]), children: Box::new([None; FANOUT]) });
-        let number = (index % FANOUT as u64) as usize;
-        open.ids[number] = ids_root.0;
-        open.children[number] =
-            Some(Child { ids: ids_root.1, places_id: places_root.0, places: places_root.1 });
+        let open = self.open(state, level + 1, index / FANOUT as u64)?;
+        open.set((index % FANOUT as u64) as usize, pages);
         Ok(())
     }
 
@@ -303,39 +338,30 @@ impl ManifestWriter {
 
     /// Writes what is left; every data pack has a name by now. Returns the roots and the last packs.
     pub fn finish(&self) -> Result<(Roots, Vec<FinishedPack>)> {
-        let mut done = self.advance(self.blocks)?;
+        if self.size().is_none() {
+            return Err(Error::Usage("the end of the volume was not met".into()));
+        }
+        let mut done = self.advance(self.blocks())?;
         let mut state = lock(&self.state);
         if !state.leaves.is_empty() {
             return Err(Error::Usage("blocks are recorded whose pack is not finished".into()));
         }
         self.finish_pack(&mut state)?;
         done.append(&mut state.done);
+        let height = height_for(self.blocks());
         let name = |root: Root| (root.0, rename(&root.1, &state.names));
-        let roots = state.root.map(|(ids, places)| (name(ids), name(places)));
-        Ok((Roots { height: state.height, ids: roots.map(|it| it.0), places: roots.map(|it| it.1) }, done))
+        let roots = state.open.get(&(height, 0)).and_then(|above| above.get(0));
+        let roots = roots.map(|(ids, places)| (name(ids), name(places)));
+        Ok((Roots { height, ids: roots.map(|it| it.0), places: roots.map(|it| it.1) }, done))
     }
-}
 
-/// Whether a leaf of that node is still in memory.
-fn waits(leaves: &BTreeMap<u64, Leaf>, level: u8, index: u64) -> bool {
-    let width = span(level) / FANOUT as u64;
-    leaves.range(index * width..(index + 1) * width).next().is_some()
-}
-
-fn rename(place: &Place, names: &HashMap<Id, Id>) -> Place {
-    Place { pack: names.get(&place.pack).copied().unwrap_or(place.pack), ..*place }
-}
-
-/// Puts the ids of finished manifest packs where their tokens stood.
-fn renamed(places: &Places, names: &HashMap<Id, Id>) -> Places {
-    let mut places = places.clone();
-    if let Places::Inner(all) = &mut places {
-        for child in all.iter_mut().flatten() {
-            child.ids = rename(&child.ids, names);
-            child.places = rename(&child.places, names);
-        }
+    /// Every pack that pages written or shared by this writer lie in or name, each once. What was inherited without being
+    /// looked at is not among them.
+    pub fn packs(&self) -> Vec<Id> {
+        let state = lock(&self.state);
+        let named = state.packs.iter().map(|pack| state.names.get(pack).copied().unwrap_or(*pack));
+        named.collect::<HashSet<_>>().into_iter().collect()
     }
-    places
 }
 
 const _: () = assert!(CAPACITY > 4 * MAX_PAGE + FIXED);

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{
     ENTRY, FIXED, FOOTER_FIXED, HEADER, OVERHEAD, PackKey, PackKind, RECORD, RecordHeader, RecordKind,
-    SECRET_PART, TRAILER, header_magic, secret, trailer_magic,
+    SECRET_PART, TRAILER, commitment, draw_base_key, header_magic, pack_secret, trailer_magic,
 };
 use crate::bytes::{Id, hex};
 use crate::cipher::{Suite, TAG};
@@ -71,9 +71,9 @@ impl PackBuilder {
         header[32..48].copy_from_slice(session);
         header[48..80].copy_from_slice(&random::<32>()?);
         header[84..88].copy_from_slice(&block_size.to_le_bytes());
-        let commitment = subkey(&secret(keys, kind, header), &[b"commitment"]);
-        header[SECRET_PART..].copy_from_slice(&*commitment);
-        let key = PackKey::from_header(keys, header)?;
+        let secret = pack_secret(&draw_base_key(keys, suite, kind, header)?, header);
+        header[SECRET_PART..].copy_from_slice(&*commitment(&secret));
+        let key = PackKey::new(suite, kind, &secret, header);
         Ok(Self { buffer, used: HEADER, suite, key, table: Vec::new(), count: 0, failed: false })
     }
 

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::{
-    ENTRY, FOOTER_FIXED, HEADER, MAX_PACK, OVERHEAD, PackKey, PackKind, Place, RECORD, RecordHeader,
+    ENTRY, FOOTER_FIXED, HEADER, Header, MAX_PACK, OVERHEAD, PackKey, PackKind, Place, RECORD, RecordHeader,
     RecordKind, TRAILER, trailer_magic,
 };
 use crate::bytes::{Id, Reader, hex};
-use crate::cipher::{Suite, TAG};
+use crate::cipher::TAG;
 use crate::codec::{self, Codec};
 use crate::error::{Error, Result, damaged};
 use crate::keys::{Keyring, subkey};
@@ -47,6 +47,15 @@ pub fn with_record<T>(
     bytes: &[u8],
     use_of: impl FnOnce(&RecordHeader, &[u8]) -> T,
 ) -> Result<T> {
+    with_stored(key, bytes, |header, _, plain| use_of(header, plain))
+}
+
+/// As `with_record`, and hands over the stored bytes too, before the plain ones.
+fn with_stored<T>(
+    key: &PackKey,
+    bytes: &[u8],
+    use_of: impl FnOnce(&RecordHeader, &[u8], &[u8]) -> T,
+) -> Result<T> {
     let header = RecordHeader::parse(bytes)?;
     let stored = header.stored as usize;
     if bytes.len() != stored + OVERHEAD {
@@ -71,15 +80,30 @@ pub fn with_record<T>(
                 return damaged("a raw record whose two lengths differ");
             }
             open(plain)?;
-        } else {
-            STORED.with_borrow_mut(|buffer| {
-                let buffer = sized(buffer, stored);
-                open(buffer)?;
-                codec::decode(codec, buffer, plain)
-            })?;
+            return Ok(use_of(&header, plain, plain));
         }
-        Ok(use_of(&header, plain))
+        STORED.with_borrow_mut(|buffer| {
+            let buffer = sized(buffer, stored);
+            open(buffer)?;
+            codec::decode(codec, buffer, plain)?;
+            Ok(use_of(&header, buffer, plain))
+        })
     })
+}
+
+/// Opens a record of a block and proves that it is the one its header names; hands over header, stored and plain bytes.
+pub fn proven_block<T>(
+    keys: &Keyring,
+    key: &PackKey,
+    bytes: &[u8],
+    use_of: impl FnOnce(&RecordHeader, &[u8], &[u8]) -> T,
+) -> Result<T> {
+    with_stored(key, bytes, |header, stored, plain| {
+        if header.kind != RecordKind::Block as u8 || record_id(keys, RecordKind::Block, plain) != header.id {
+            return damaged("a record whose contents are not what its id promises");
+        }
+        Ok(use_of(header, stored, plain))
+    })?
 }
 
 fn sized(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
@@ -141,8 +165,8 @@ pub fn read_tail(keys: &Keyring, size: u64, tail: &[u8]) -> Result<Tail> {
         return damaged("a pack footer that fails its checksum");
     }
     let header = &footer[..HEADER];
-    PackKey::from_header(keys, header)?;
-    let suite = Suite::from_number(Reader::new(&header[10..]).u16()?)?;
+    // The footer's own key is every key holder's, and binds the header: who may only write reads tables all the same.
+    let suite = Header::parse(keys, header)?.suite;
     let (clear, sealed) = footer.split_at(HEADER + 32);
     let (ciphertext, tag) = sealed.split_at(sealed.len() - TAG);
     let mut table = vec![0; ciphertext.len()];
@@ -198,7 +222,12 @@ pub fn check_pack(keys: &Keyring, pack: &Id, data: &[u8]) -> Vec<String> {
 }
 
 fn check_contents(keys: &Keyring, data: &[u8]) -> Result<Vec<String>> {
-    let key = PackKey::from_header(keys, data)?;
+    let header = Header::parse(keys, data)?;
+    // A key that may only write sees that all is in its place, and leaves what is in the records to its name's promise.
+    let key = match header.kind == PackKind::Manifest || keys.reads_data() {
+        true => Some(PackKey::from_header(keys, data)?),
+        false => None,
+    };
     let Tail::Table(entries) = read_tail(keys, data.len() as u64, data)? else {
         return Err(Error::Damaged("a pack shorter than its footer".into()));
     };
@@ -209,12 +238,19 @@ fn check_contents(keys: &Keyring, data: &[u8]) -> Result<Vec<String>> {
     }
     faults.par_extend(entries.par_iter().enumerate().filter_map(|(number, entry)| {
         let bytes = &data[entry.offset as usize..(entry.offset + entry.length) as usize];
-        let outcome = open_record(keys, &key, entry.kind, &entry.id, bytes, |_| ())
-            .and_then(|()| RecordHeader::parse(bytes))
-            .and_then(|header| match header.sequence as usize == number {
+        let opened = match &key {
+            Some(key) => open_record(keys, key, entry.kind, &entry.id, bytes, |_| ()),
+            None => Ok(()),
+        };
+        let outcome = opened.and_then(|()| RecordHeader::parse(bytes)).and_then(|header| {
+            let named = header.id == entry.id
+                && header.kind == entry.kind as u8
+                && header.stored as usize + OVERHEAD == bytes.len();
+            match named && header.sequence as usize == number {
                 true => Ok(()),
-                false => damaged("out of sequence"),
-            });
+                false => damaged("out of sequence, or not what the table says"),
+            }
+        });
         outcome.err().map(|error| format!("record {number} ({}): {error}", hex(&entry.id[..8])))
     }));
     Ok(faults)

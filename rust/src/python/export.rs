@@ -7,8 +7,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::identity::{PyKeyring, PyWorkers};
+use super::identity::PyWorkers;
 use super::index::{PyIndex, PySegment};
+use super::keys::PyKeyring;
 use super::restore::PyManifest;
 use super::{PyRoots, roots_out};
 use crate::bytes::Id;
@@ -33,7 +34,8 @@ impl PyPack {
         Self { buffer: pack.buffer, length: pack.length, id: pack.id, workers: workers.clone() }
     }
 
-    fn all(packs: Vec<FinishedPack>, workers: &Arc<Workers>) -> Vec<Self> {
+    /// All of them, whose buffers go back to `workers`.
+    pub fn all(packs: Vec<FinishedPack>, workers: &Arc<Workers>) -> Vec<Self> {
         packs.into_iter().map(|pack| Self::new(pack, workers)).collect()
     }
 }
@@ -85,7 +87,7 @@ impl PyManifestWriter {
         workers: &PyWorkers,
         index: &PyIndex,
         session: [u8; 16],
-        size: u64,
+        size: Option<u64>,
         block_size: usize,
         parent: Option<&PyManifest>,
         check: &str,
@@ -96,6 +98,22 @@ impl PyManifestWriter {
         let (keys, pool) = (keyring.0.clone(), workers.0.clone());
         let writer = ManifestWriter::new(keys, pool, index.0.clone(), session, size, block_size, parent)?;
         Ok(Self { writer: Arc::new(writer), workers: workers.0.clone() })
+    }
+
+    fn set_size(&self, py: Python<'_>, size: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.writer.set_size(size))?)
+    }
+
+    fn inherit(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(py.detach(|| self.writer.inherit())?)
+    }
+
+    fn clear(&self, py: Python<'_>, first: u64, count: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.writer.clear(first, count))?)
+    }
+
+    fn packs<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, py.detach(|| self.writer.packs()).as_flattened())
     }
 
     fn mark_unreadable(&self, py: Python<'_>, first: u64, count: u64) -> PyResult<()> {
@@ -163,6 +181,10 @@ impl PyPacker {
         let data = SharedBytes::get(data)?;
         let packs = py.detach(|| self.packer.process(first, data.bytes()))?;
         Ok(PyPack::all(packs, &self.workers))
+    }
+
+    fn take_over(&self, py: Python<'_>, first: u64, count: u64) -> PyResult<Vec<(u64, u64)>> {
+        Ok(py.detach(|| self.packer.take_over(first, count))?)
     }
 
     fn finish(&self, py: Python<'_>) -> PyResult<Vec<PyPack>> {

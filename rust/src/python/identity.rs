@@ -1,13 +1,13 @@
-//! Keys, threads, and functions on whole objects.
+//! Threads, and functions on whole objects.
 
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::keys::PyKeyring;
 use crate::bytes::Id;
 use crate::envelope::{self, Kind};
-use crate::keys::Keyring;
 use crate::outside::SharedBytes;
 use crate::workers::Workers;
 
@@ -30,62 +30,6 @@ impl PyWorkers {
     #[getter]
     fn allocated(&self) -> usize {
         self.0.allocated()
-    }
-}
-
-/// The unwrapped keys of one repository.
-#[pyclass(frozen, name = "Keyring", module = "snapferry._core")]
-pub struct PyKeyring(pub Arc<Keyring>);
-
-#[pymethods]
-impl PyKeyring {
-    #[staticmethod]
-    fn generate() -> PyResult<Self> {
-        Ok(Self(Arc::new(Keyring::generate()?)))
-    }
-
-    #[staticmethod]
-    fn unwrap(slot: &Bound<'_, PyAny>, secret: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let (slot, secret) = (SharedBytes::get(slot)?, SharedBytes::get(secret)?);
-        Ok(Self(Arc::new(Keyring::unwrap(slot.bytes(), secret.bytes())?)))
-    }
-
-    fn wrap<'py>(&self, py: Python<'py>, secret: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let secret = SharedBytes::get(secret)?;
-        Ok(PyBytes::new(py, &self.0.wrap(secret.bytes())?))
-    }
-
-    #[getter]
-    fn repository_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.repository)
-    }
-
-    fn seal<'py>(
-        &self,
-        py: Python<'py>,
-        kind: &str,
-        name: &str,
-        payload: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let (kind, payload) = (Kind::from_name(kind)?, SharedBytes::get(payload)?);
-        let sealed = py.detach(|| envelope::seal(&self.0, kind, name, payload.bytes()))?;
-        Ok(PyBytes::new(py, &sealed))
-    }
-
-    fn open<'py>(
-        &self,
-        py: Python<'py>,
-        kind: &str,
-        name: &str,
-        data: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyBytes>> {
-        let (kind, data) = (Kind::from_name(kind)?, SharedBytes::get(data)?);
-        let payload = py.detach(|| envelope::open(&self.0, kind, name, data.bytes()))?;
-        Ok(PyBytes::new(py, &payload))
-    }
-
-    fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
     }
 }
 
@@ -122,7 +66,6 @@ fn check_pack(
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyWorkers>()?;
-    module.add_class::<PyKeyring>()?;
     module.add_function(wrap_pyfunction!(plain_hash, module)?)?;
     module.add_function(wrap_pyfunction!(check_object, module)?)?;
     module.add_function(wrap_pyfunction!(peek, module)?)?;

@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::identity::PyKeyring;
+use super::keys::PyKeyring;
 use super::{PyFetch, fetch, split_ids};
 use crate::bytes::{Id, hex};
 use crate::error::Error;
@@ -71,8 +71,8 @@ impl PyIndex {
         self.0.is_crowded()
     }
 
-    fn verify(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(py.detach(|| self.0.verify())?)
+    fn verify(&self, py: Python<'_>, number: usize) -> PyResult<bool> {
+        Ok(py.detach(|| self.0.verify(number))?)
     }
 
     fn add_segment(&self, py: Python<'_>, segment: Id, plain: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -150,6 +150,11 @@ impl PyIndex {
 
     fn is_usable(&self, pack: Id) -> bool {
         self.0.is_usable(&pack)
+    }
+
+    fn all_usable(&self, py: Python<'_>, packs: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let packs = SharedBytes::get(packs)?;
+        Ok(py.detach(|| Ok::<_, Error>(self.0.all_usable(split_ids(packs.bytes())?)))?)
     }
 
     #[getter]

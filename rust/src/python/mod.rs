@@ -1,8 +1,10 @@
 //! The Python boundary: argument shapes, exceptions, and the GIL released around whatever touches more than a page.
 
+mod collect;
 mod export;
 mod identity;
 mod index;
+mod keys;
 mod restore;
 
 use pyo3::create_exception;
@@ -23,6 +25,7 @@ create_exception!(
     "Bytes that are torn, altered or not what their name promises."
 );
 create_exception!(_core, KeyMismatchError, CoreError, "The key does not fit what it is meant to open.");
+create_exception!(_core, WriteOnlyError, CoreError, "The key may write, and not do this.");
 create_exception!(
     _core,
     UnsupportedError,
@@ -36,6 +39,7 @@ impl From<Error> for PyErr {
         match error {
             Error::Damaged(text) => DamagedError::new_err(text),
             Error::KeyMismatch(text) => KeyMismatchError::new_err(text),
+            Error::WriteOnly(text) => WriteOnlyError::new_err(text),
             Error::Unsupported(text) => UnsupportedError::new_err(text),
             Error::BuiltWrong(text) => BuiltWrongError::new_err(text),
             Error::Usage(text) => PyValueError::new_err(text),
@@ -100,13 +104,17 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PACK_HEADER_LENGTH", crate::pack::HEADER)?;
     module.add("MAX_PACK_LENGTH", crate::pack::MAX_PACK)?;
     module.add("RECORD_OVERHEAD", crate::pack::OVERHEAD)?;
+    module.add("MAX_LABEL_LENGTH", crate::keys::MAX_LABEL)?;
     module.add("CoreError", py.get_type::<CoreError>())?;
     module.add("DamagedError", py.get_type::<DamagedError>())?;
     module.add("KeyMismatchError", py.get_type::<KeyMismatchError>())?;
+    module.add("WriteOnlyError", py.get_type::<WriteOnlyError>())?;
     module.add("UnsupportedError", py.get_type::<UnsupportedError>())?;
     module.add("BuiltWrongError", py.get_type::<BuiltWrongError>())?;
     identity::register(module)?;
+    keys::register(module)?;
     index::register(module)?;
+    collect::register(module)?;
     export::register(module)?;
     restore::register(module)
 }

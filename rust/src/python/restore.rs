@@ -1,12 +1,15 @@
 //! The way back: manifests, plans, and writing to a target.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::identity::{PyKeyring, PyWorkers};
+use super::collect::PyPackSet;
+use super::identity::PyWorkers;
 use super::index::PyIndex;
+use super::keys::PyKeyring;
 use super::{PyFetch, RootsArgument, fetches, numbered, roots_in, split_ids};
 use crate::bytes::Id;
 use crate::manifest::Manifest;
@@ -14,16 +17,26 @@ use crate::outside::{SharedBytes, WritableBytes, descriptor};
 use crate::plan::Plan;
 use crate::stretches::Stretch;
 
+/// (packs, missing packs, lost runs).
+type PyResolved<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, Vec<(u64, u64)>);
+
 /// One snapshot's trees.
 #[pyclass(frozen, name = "Manifest", module = "snapferry._core")]
 pub struct PyManifest(pub Arc<Manifest>, u64, usize);
+
+impl PyManifest {
+    /// Wraps a manifest of a volume of that size and block size.
+    pub fn new_from(manifest: Manifest, size: u64, block_size: usize) -> Self {
+        Self(Arc::new(manifest), size, block_size)
+    }
+}
 
 #[pymethods]
 impl PyManifest {
     #[new]
     fn new(keyring: &PyKeyring, roots: RootsArgument, size: u64, block_size: usize) -> PyResult<Self> {
         let manifest = Manifest::new(keyring.0.clone(), roots_in(roots)?, size, block_size)?;
-        Ok(Self(Arc::new(manifest), size, block_size))
+        Ok(Self::new_from(manifest, size, block_size))
     }
 
     #[getter]
@@ -34,6 +47,22 @@ impl PyManifest {
     #[pyo3(signature = (first, end, places=true))]
     fn missing<'py>(&self, py: Python<'py>, first: u64, end: u64, places: bool) -> Vec<PyFetch<'py>> {
         fetches(py, py.detach(|| self.0.missing(first, end, places)))
+    }
+
+    #[pyo3(signature = (runs, places=true))]
+    fn missing_of<'py>(&self, py: Python<'py>, runs: Vec<(u64, u64)>, places: bool) -> Vec<PyFetch<'py>> {
+        fetches(py, py.detach(|| self.0.missing_of(&runs, places)))
+    }
+
+    fn differing(
+        &self,
+        py: Python<'_>,
+        workers: &PyWorkers,
+        first: u64,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<Vec<(u64, u64)>> {
+        let data = SharedBytes::get(data)?;
+        Ok(py.detach(|| self.0.differing(&workers.0, first, data.bytes(), self.2))?)
     }
 
     fn feed(&self, py: Python<'_>, pack: Id, offset: u32, data: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -63,6 +92,23 @@ impl PyManifest {
 
     fn packs<'py>(&self, py: Python<'py>, first: u64, end: u64) -> Bound<'py, PyBytes> {
         PyBytes::new(py, py.detach(|| self.0.packs(first, end)).as_flattened())
+    }
+
+    fn any_lost(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.0.any_lost())
+    }
+
+    fn resolve<'py>(
+        &self,
+        py: Python<'py>,
+        index: &PyIndex,
+        present: &PyPackSet,
+        first: u64,
+        end: u64,
+    ) -> PyResult<PyResolved<'py>> {
+        let found = py.detach(|| self.0.resolve(&index.0, &present.0, first, end))?;
+        let flat = |ids: HashSet<Id>| PyBytes::new(py, ids.into_iter().collect::<Vec<_>>().as_flattened());
+        Ok((flat(found.packs), flat(found.missing), found.lost))
     }
 }
 

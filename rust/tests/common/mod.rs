@@ -95,7 +95,7 @@ impl Store {
             workers.clone(),
             index.clone(),
             session,
-            data.len() as u64,
+            Some(data.len() as u64),
             BLOCK,
             parent,
         );

@@ -2,31 +2,25 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from snapferry.catalog import Catalog, KnownCommit, ReplicaSpeed
+from snapferry.catalog import Catalog, ReplicaSpeed
+from snapferry.catalog.schema import statements
 from snapferry.errors import CatalogError, ConfigurationError
-from snapferry.types import Roots, Snapshot
 
 REPOSITORY = "ab" * 16
 FAR = "cd" * 16
 
 
-def commit(number: int, volume: str = "vol") -> KnownCommit:
-    snapshot = Snapshot(
-        id=f"{number:032x}",
-        volume=volume,
-        generation=number,
-        created=datetime(2026, 11, 22, tzinfo=UTC),
-        size=1 << 50,
-        block_size=1 << 18,
-        roots=Roots(0, None, None),
-        bytes_new=5 << 40,
-    )
-    return KnownCommit(snapshot, b"payload %d" % number)
+def snapshot(number: int) -> str:
+    return f"{number:032x}"
+
+
+def run(number: int) -> tuple[str, bytes]:
+    """A run's name, and what stands for its sealed bytes."""
+    return f"{number:032x}", b"sealed %d" % number
 
 
 @pytest.fixture
@@ -36,18 +30,14 @@ def url(tmp_path: Path) -> str:
 
 def test_what_is_remembered_comes_back_after_reopening(url: str) -> None:
     with Catalog(url) as catalog:
-        catalog.remember_commits(REPOSITORY, [commit(1), commit(2)])
-        catalog.remember_commits(REPOSITORY, [commit(2), commit(3)])
-        catalog.remember_commits("00" * 16, [commit(9)])
-        catalog.remember_seen(REPOSITORY, FAR, [commit(1).snapshot.id, commit(2).snapshot.id])
-        catalog.remember_seen(REPOSITORY, FAR, [commit(2).snapshot.id])
+        catalog.remember_seen(REPOSITORY, FAR, [snapshot(1), snapshot(2)])
+        catalog.remember_seen(REPOSITORY, FAR, [snapshot(2)])
         catalog.record_damage(REPOSITORY, FAR, [("packs/aa/aabb", "truncated"), ("config", "missing")])
         catalog.record_damage(REPOSITORY, FAR, [("config", "altered")])
         catalog.remember_speeds(REPOSITORY, {FAR: ReplicaSpeed(0.25, 1e6)})
         catalog.remember_speeds(REPOSITORY, {FAR: ReplicaSpeed(0.5, 2e6)})
     with Catalog(url) as catalog:
-        assert catalog.commits(REPOSITORY) == {f"{n:032x}": b"payload %d" % n for n in (1, 2, 3)}
-        assert catalog.seen(REPOSITORY, FAR) == {f"{n:032x}" for n in (1, 2)}
+        assert catalog.seen(REPOSITORY, FAR) == {snapshot(n) for n in (1, 2)}
         assert catalog.seen(REPOSITORY, "ef" * 16) == frozenset()
         assert {(d.object, d.reason, d.destination) for d in catalog.damage(REPOSITORY)} == {
             ("packs/aa/aabb", "truncated", FAR),
@@ -60,26 +50,91 @@ def test_what_is_remembered_comes_back_after_reopening(url: str) -> None:
         assert catalog.damage(REPOSITORY) == ()
 
 
+def test_runs_are_replaced_and_given_once(url: str) -> None:
+    with Catalog(url) as catalog:
+        for number in (1, 2, 3):
+            catalog.replace_runs(REPOSITORY, [], *run(number))
+        catalog.replace_runs("00" * 16, [], *run(1))
+        assert catalog.runs(REPOSITORY) == dict(map(run, (1, 2, 3)))
+        assert catalog.runs(REPOSITORY, [run(2)[0], run(9)[0]]) == dict(map(run, (1, 2, 3))) | {run(2)[0]: None}
+        # Another process may have replaced one of them already.
+        catalog.replace_runs(REPOSITORY, [run(1)[0], run(2)[0], run(8)[0]], *run(4))
+    with Catalog(url) as catalog:
+        assert catalog.runs(REPOSITORY) == dict(map(run, (3, 4)))
+        catalog.remove_runs(REPOSITORY, [run(3)[0]])
+        assert catalog.runs(REPOSITORY) == dict([run(4)])
+        assert catalog.runs("00" * 16) == dict([run(1)])
+
+
+def test_a_generation_only_grows(url: str) -> None:
+    with Catalog(url) as catalog:
+        assert catalog.generation(REPOSITORY, "v") == 0
+        catalog.remember_generations(REPOSITORY, {"v": 3, "w": 1})
+        catalog.remember_generations(REPOSITORY, {"v": 2, "w": 2})
+        catalog.remember_generations("00" * 16, {"v": 9})
+        assert [catalog.generation(REPOSITORY, volume) for volume in "vwx"] == [3, 2, 0]
+
+
+def test_what_was_let_go_was_never_seen(url: str) -> None:
+    with Catalog(url) as catalog:
+        for where in (FAR, "ef" * 16):
+            catalog.remember_seen(REPOSITORY, where, [snapshot(1), snapshot(2)])
+        catalog.forget_seen(REPOSITORY, FAR, [snapshot(1), snapshot(9)])
+        assert catalog.seen(REPOSITORY, FAR) == {snapshot(2)}
+        assert not catalog.was_seen(REPOSITORY, FAR, snapshot(1))
+        assert catalog.was_seen(REPOSITORY, "ef" * 16, snapshot(1))
+
+
 def test_nothing_to_remember_is_no_error(url: str) -> None:
     with Catalog(url) as catalog:
-        catalog.remember_commits(REPOSITORY, [])
+        catalog.remember_generations(REPOSITORY, {})
         catalog.remember_seen(REPOSITORY, FAR, [])
         catalog.record_damage(REPOSITORY, FAR, [])
         catalog.remember_speeds(REPOSITORY, {})
-        assert catalog.commits(REPOSITORY) == {}
+        assert catalog.runs(REPOSITORY) == {}
 
 
 def test_clearing_keeps_what_only_this_machine_knows(url: str) -> None:
     with Catalog(url) as catalog:
-        catalog.remember_commits(REPOSITORY, [commit(1)])
-        catalog.remember_seen(REPOSITORY, FAR, [commit(1).snapshot.id])
+        catalog.replace_runs(REPOSITORY, [], *run(1))
+        catalog.remember_generations(REPOSITORY, {"v": 5})
+        catalog.remember_seen(REPOSITORY, FAR, [snapshot(1)])
         catalog.record_damage(REPOSITORY, FAR, [("config", "missing")])
     with Catalog.rebuild(url, REPOSITORY) as catalog:
-        assert catalog.commits(REPOSITORY) == {}
+        assert catalog.runs(REPOSITORY) == {}
         assert catalog.damage(REPOSITORY) == ()
-        assert catalog.seen(REPOSITORY, FAR) == {commit(1).snapshot.id}
-        catalog.drop_commits(REPOSITORY, [commit(1).snapshot.id])
-        assert catalog.seen(REPOSITORY, FAR) == frozenset()
+        assert catalog.seen(REPOSITORY, FAR) == {snapshot(1)}
+        assert catalog.generation(REPOSITORY, "v") == 5
+
+
+def test_version_1_is_brought_to_this_one(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "catalog.sqlite"
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    with sqlite3.connect(path) as connection:
+        connection.executescript((Path(__file__).parent / "version-1.sql").read_text())
+    connection.close()
+    with Catalog(url) as catalog:
+        assert catalog.runs(REPOSITORY) == {}
+        assert [catalog.generation(REPOSITORY, volume) for volume in ("vm/root", "vm/data", "x")] == [7, 2, 0]
+        assert catalog.seen(REPOSITORY, FAR) == {snapshot(1), snapshot(2)}
+        assert [(found.object, found.reason) for found in catalog.damage(REPOSITORY, FAR)] == [("config", "missing")]
+        assert catalog.speeds(REPOSITORY) == {FAR: ReplicaSpeed(0.25, 1e6)}
+        catalog.replace_runs(REPOSITORY, [], *run(1))
+        catalog.remember_generations(REPOSITORY, {"vm/root": 8})
+    with sqlite3.connect(path) as migrated, sqlite3.connect(":memory:") as fresh:
+        for statement in statements(0):
+            fresh.execute(statement)
+        assert _columns(migrated) == _columns(fresh)
+        assert migrated.execute("SELECT version FROM schema_version").fetchall() == [(2,)]
+    migrated.close()
+    fresh.close()
+
+
+def _columns(connection: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    """By table: name, type, not null, default and place in the primary key of each column."""
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")]
+    return {name: [row[1:] for row in connection.execute(f"PRAGMA table_info({name})")] for name in sorted(tables)}
 
 
 def test_the_file_is_private_and_logs_ahead(url: str, tmp_path: Path) -> None:
@@ -99,22 +154,22 @@ def test_a_damaged_file_says_how_to_mend_it_and_is_set_aside(url: str, tmp_path:
     with pytest.raises(CatalogError, match=r"damaged.*no backup is lost.*snapferry rebuild"):
         Catalog(url)
     with Catalog.rebuild(url, REPOSITORY) as catalog:
-        catalog.remember_commits(REPOSITORY, [commit(1)])
+        catalog.replace_runs(REPOSITORY, [], *run(1))
     assert (tmp_path / "deep" / "catalog.sqlite.damaged").read_bytes() == content
 
 
 def test_damage_within_the_file_is_set_aside_too(url: str, tmp_path: Path) -> None:
     with Catalog(url) as catalog:
-        catalog.remember_commits(REPOSITORY, [commit(n) for n in range(2000)])
+        catalog.replace_runs(REPOSITORY, [], snapshot(1), bytes(1 << 20))
     path = tmp_path / "deep" / "catalog.sqlite"
     with path.open("r+b") as file:
-        for page in range(8, path.stat().st_size // 4096):
+        for page in range(24, path.stat().st_size // 4096):
             file.seek(page * 4096)
             file.write(b"\xff" * 4096)
     with Catalog(url) as catalog, pytest.raises(CatalogError, match="snapferry rebuild"):
-        catalog.commits(REPOSITORY)
+        catalog.runs(REPOSITORY)
     with Catalog.rebuild(url, REPOSITORY) as catalog:
-        assert catalog.commits(REPOSITORY) == {}
+        assert catalog.runs(REPOSITORY) == {}
     assert path.with_name("catalog.sqlite.damaged").exists()
 
 
@@ -123,9 +178,9 @@ def test_a_locked_file_is_an_error_that_says_so(url: str, tmp_path: Path) -> Non
     other = sqlite3.connect(tmp_path / "deep" / "catalog.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with Catalog(url, busy_seconds=0.05) as catalog:
-        assert catalog.commits(REPOSITORY) == {}  # readers go on
+        assert catalog.runs(REPOSITORY) == {}  # readers go on
         with pytest.raises(CatalogError, match=r"locked by another process.*snapferry rebuild"):
-            catalog.remember_commits(REPOSITORY, [commit(1)])
+            catalog.replace_runs(REPOSITORY, [], *run(1))
     other.execute("ROLLBACK")
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
@@ -162,9 +217,9 @@ def test_many_threads_at_once(url: str, memory: bool) -> None:
         def work(first: int) -> None:
             try:
                 for number in range(first, first + 25):
-                    catalog.remember_commits(REPOSITORY, [commit(number)])
-                    catalog.remember_seen(REPOSITORY, FAR, [commit(number).snapshot.id])
-                    assert commit(number).snapshot.id in catalog.commits(REPOSITORY)
+                    catalog.replace_runs(REPOSITORY, [], *run(number))
+                    catalog.remember_seen(REPOSITORY, FAR, [snapshot(number)])
+                    assert run(number)[0] in catalog.runs(REPOSITORY)
             except BaseException as error:
                 failures.append(error)
 
@@ -174,7 +229,7 @@ def test_many_threads_at_once(url: str, memory: bool) -> None:
         for thread in threads:
             thread.join()
         assert failures == []
-        assert len(catalog.commits(REPOSITORY)) == 150
+        assert len(catalog.runs(REPOSITORY)) == 150
 
 
 def test_two_openers_at_once_make_one_schema(url: str) -> None:
@@ -195,4 +250,4 @@ def test_two_openers_at_once_make_one_schema(url: str) -> None:
         thread.join()
     assert failures == []
     with Catalog(url) as catalog:
-        assert catalog.commits(REPOSITORY) == {}
+        assert catalog.runs(REPOSITORY) == {}

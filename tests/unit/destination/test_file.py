@@ -250,6 +250,7 @@ async def test_what_is_no_object_is_not_listed_nor_read(destination: FileDestina
     (root / "loop").symlink_to(root)
     os.mkfifo(root / "pipe")
     assert await keys_of(destination) == {"packs/ab/x": 1}
+    assert await destination.list_keys("") == ["packs/ab/x"]
     with pytest.raises(DestinationError, match="not a regular file"):
         await destination.read("pipe", 1)
 

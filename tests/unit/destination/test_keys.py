@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from snapferry.destination.keys import check_key, check_prefix, is_key
+from snapferry.destination.keys import check_key, check_prefix, is_key, is_key_below
 from snapferry.testing.conformance import BAD_KEYS, BAD_PREFIXES
 
 
@@ -40,3 +40,10 @@ def test_tricks_are_no_prefixes(prefix: str) -> None:
 
 def test_the_empty_prefix_is_everything() -> None:
     assert check_prefix("") == ""
+
+
+@pytest.mark.parametrize("key", [*BAD_KEYS, "config", "tmp/x", "a/tmp", "packs/ab/cd", "a/" * 255 + "bcd", "a" * 201, "tmp"])
+def test_a_part_below_a_prefix_is_judged_as_the_whole_key_would_be(key: str) -> None:
+    above, slash, part = key.rpartition("/")
+    if not slash or is_key(above):
+        assert is_key_below(above + slash, part) == is_key(key)

@@ -286,6 +286,7 @@ async def test_a_hanging_replica_does_not_hang_the_next_read(lab: Lab) -> None:
 async def test_wrong_key_and_no_key(lab: Lab, tmp_path: Path) -> None:
     machine = lab.machine()
     key = machine.repository.key_file
+    assert key is not None
     good = key.read_text()
     for text in ("snapferry-key-v1:" + "A" * 43 + "=\n", "garbage", ""):
         key.write_text(text)

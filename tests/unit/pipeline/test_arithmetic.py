@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from snapferry.errors import ConfigurationError
 from snapferry.pipeline.extents import block_count, block_runs, clipped, describe, merged, total
-from snapferry.pipeline.sizing import admission, export_sizing, read_sizing, room_needed
+from snapferry.pipeline.sizing import export_sizing, fair_share, read_sizing, room_needed, smallest_share
 from snapferry.types import KiB, MiB
 
 EXTENTS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40)), max_size=12)
@@ -57,11 +57,20 @@ def test_an_export_can_always_go_on(budget: int, block_size: int, processors: in
     assert sizing.smallest_pack >= block_size + 64 * KiB
     assert sizing.largest_pack >= sizing.smallest_pack
     assert sizing.held >= sizing.readers * (sizing.batch * block_size + need) + 2 * sizing.largest_pack
-    assert sizing.held + sizing.smallest_pack <= budget
-    assert sizing.held <= admission(budget) <= budget - sizing.smallest_pack
+    assert 3 * sizing.held <= 2 * sizing.share
+    assert sizing.held + sizing.smallest_pack <= sizing.share <= budget
     read = read_sizing(budget, block_size, processors)
     assert read.extent >= block_size + 64 * KiB
     assert read.extent * read.most <= budget
+
+
+@given(st.integers(64 * MiB, 4096 * MiB), st.sampled_from([64 * KiB << n for n in range(7)]), st.integers(1, 64), st.integers(1, 1000))
+def test_any_share_that_is_given_can_be_used(budget: int, block_size: int, processors: int, side_by_side: int) -> None:
+    share = fair_share(budget, block_size, side_by_side)
+    assert share in (budget // side_by_side, smallest_share(block_size))
+    assert export_sizing(share, block_size, processors).share <= share <= budget
+    with pytest.raises(ConfigurationError):
+        export_sizing(smallest_share(block_size) - 1, block_size, processors)
 
 
 def test_a_budget_too_small_is_told() -> None:

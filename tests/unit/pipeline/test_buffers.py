@@ -13,7 +13,7 @@ from snapferry.pipeline.buffers import BufferPool
 from snapferry.pipeline.fetching import Attempts, Fetcher, NoReplica
 from snapferry.repository import names
 from snapferry.testing.faults import FailsNth
-from snapferry.transport import ByteBudget, ReplicaBoard
+from snapferry.transport import BudgetShare, ByteBudget, ReplicaBoard
 
 PACK = b"p" * 32
 
@@ -121,3 +121,27 @@ async def test_a_buffer_and_a_grant_at_once_and_cancelled_lose_neither(order: st
             for buffer in [await pool.acquire(), await pool.acquire()]:
                 pool.release(buffer)
         assert budget.available == budget.total
+
+
+@pytest.mark.parametrize("part", [False, True])
+async def test_an_idle_pool_gives_its_buffers_to_who_waits(part: bool) -> None:
+    whole = ByteBudget(64 << 10)
+    budget = BudgetShare(whole, 64 << 10) if part else whole
+    async with BufferPool(budget, 32 << 10, 2) as pool, asyncio.timeout(5):
+        one, other = await pool.acquire(), await pool.acquire()
+        pool.release(one)
+        pool.release(other)
+        assert whole.available == 0  # Kept for the next use, as long as nobody wants it.
+        assert await whole.acquire(64 << 10) == 64 << 10
+        whole.release(64 << 10)
+        # One that is in use is waited for, and then given back at once.
+        one = await pool.acquire()
+        waiting = asyncio.create_task(whole.acquire(64 << 10))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        pool.release(one)
+        assert await waiting == 64 << 10
+        whole.release(64 << 10)
+        pool.release(await pool.acquire())
+    assert whole.available == whole.total
+    assert await whole.acquire(64 << 10) == 64 << 10

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 from typing import Any
 
 import pytest
 
-from snapferry.destination import Destination
+from snapferry.destination import Capabilities, Destination
 from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import AccessDenied, DestinationFull, SnapferryError
 from snapferry.repository.creating import create_repository
@@ -86,23 +87,40 @@ async def test_interrupted_anywhere_the_same_again_finishes(operation: Any) -> N
     pytest.fail("the faults never ended")
 
 
-async def test_a_store_that_overwrites_is_refused() -> None:
-    class Overwrites(Wrapper):
-        async def create(self, key: str, data: Any) -> bool:
-            await self.inner.delete(key)
-            return await self.inner.create(key, data)
+class Overwrites(Wrapper):
+    async def create(self, key: str, data: Any) -> bool:
+        await self.inner.delete(key)
+        return await self.inner.create(key, data)
 
+
+class Admits(Wrapper):
+    """Declares that it is neither exclusive nor consistent."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return dataclasses.replace(self.inner.capabilities, exclusive_create=False, consistent_list=False)
+
+
+async def test_a_store_that_overwrites_is_refused() -> None:
     with pytest.raises(SnapferryError, match="second create"):
         await create_repository({"a": Overwrites(MemoryDestination("a"))}, SECRET)
 
 
-async def test_a_store_that_does_not_list_is_refused() -> None:
-    class Forgetful(Wrapper):
-        async def list(self, prefix: str) -> Any:
-            await asyncio.sleep(0)
-            nothing: tuple[object, ...] = ()
-            for item in nothing:
-                yield item
+class Forgetful(Wrapper):
+    async def list(self, prefix: str) -> Any:
+        await asyncio.sleep(0)
+        nothing: tuple[object, ...] = ()
+        for item in nothing:
+            yield item
 
+
+@pytest.mark.parametrize("weak", [Overwrites, Forgetful])
+async def test_a_store_that_says_so_of_itself_is_taken(weak: type[Wrapper]) -> None:
+    place = MemoryDestination("a")
+    made = await create_repository({"a": Admits(weak(place))}, SECRET)
+    assert (await open_members({"a": place}, SECRET, expected_id=made)).repository_id == made
+
+
+async def test_a_store_that_does_not_list_is_refused() -> None:
     with pytest.raises(SnapferryError, match="does not list"):
         await create_repository({"a": Forgetful(MemoryDestination("a"))}, SECRET)

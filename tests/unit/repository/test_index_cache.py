@@ -81,6 +81,13 @@ async def load(cache: IndexCache, lab: Lab) -> tuple[LoadedIndex, Place]:
     return await cache.load(replicas, await list_presence(replicas)), place
 
 
+def verify(index: _core.Index) -> None:
+    """All files; ``DamagedError``."""
+    number = 0
+    while index.verify(number):
+        number += 1
+
+
 def segments(lab: Lab) -> list[str]:
     return [key for key in lab.stores["near"] if key.startswith(names.INDEX)]
 
@@ -145,13 +152,29 @@ async def test_what_rots_is_fetched_anew(lab: Lab, cache: MakeCache, directory: 
         missing = index.open(str(directory), join(key.removeprefix(names.INDEX) for key in segments(lab)))
         if not missing:
             with pytest.raises(_core.DamagedError):
-                index.verify()
+                verify(index)
         loaded, place = await load(cache(), lab)
         assert place.fetched == VOLUMES
         assert whole(loaded, lab)
 
 
-async def test_a_kill_at_any_step_of_a_fold_leaves_what_was_there(lab: Lab, cache: MakeCache, directory: Path, keyring: _core.Keyring) -> None:
+@pytest.mark.parametrize("kind", ["bundle-", "table-"])
+async def test_who_must_miss_nothing_has_it_fetched_at_once(lab: Lab, cache: MakeCache, directory: Path, kind: str) -> None:
+    await load(cache(), lab)
+    (path,) = [path for path in directory.iterdir() if path.name.startswith(kind)]
+    bad = bytearray(path.read_bytes())
+    bad[len(bad) // 2] ^= 1
+    path.write_bytes(bad)
+    place = Place("near", lab.stores["near"])
+    loaded = await cache().load({"near": place}, await list_presence({"near": place}), complete=True)
+    assert place.fetched == VOLUMES
+    assert whole(loaded, lab)
+    verify(loaded.index)
+
+
+async def test_a_kill_at_any_step_of_a_fold_leaves_what_was_there(
+    lab: Lab, cache: MakeCache, directory: Path, keyring: _core.Keyring
+) -> None:
     """A process that ends without a word after so many steps; the next one finds everything."""
     ids = [key.removeprefix(names.INDEX) for key in segments(lab)]
     plain = [keyring.open("segment", "index", lab.stores["near"][names.segment(segment)]).hex() for segment in ids]
@@ -177,7 +200,7 @@ os._exit(7 if more else 0)
         loaded, place = await load(cache(), lab)
         assert place.fetched == 0
         assert not loaded.damage
-        loaded.index.verify()
+        verify(loaded.index)
         assert {pack for pack, _ in loaded.index.packs()} == loaded.packs_named(key.removeprefix(names.INDEX) for key in segments(lab))
         if ended.returncode == 0:
             break

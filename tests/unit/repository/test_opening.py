@@ -67,7 +67,9 @@ async def test_alone_each_has_its_code(places: _Places) -> None:
 
 async def test_another_version_is_refused_by_name(places: _Places) -> None:
     (slot,) = [data for key, data in places.stores["a"].items() if key.startswith("keys/")]
-    keyring = _core.Keyring.unwrap(slot, SECRET)
+    key = _core.Slot(slot).unlock(key_file=SECRET)
+    assert key is not None
+    keyring = _core.Keyring.unlock(_core.Slot(slot), key)
     config = objects.ConfigObject(9, places.id, objects.now())
     places.stores["a"]["config"] = keyring.seal("config", names.CONFIG, objects.encode(config))
     with pytest.raises(NotARepository, match="version 9"):

@@ -13,6 +13,7 @@ from snapferry import _core
 from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import DestinationUnreachable, Fenced, ObjectDamaged
 from snapferry.repository import names, objects
+from snapferry.repository.collections import Condemned, conclude, publish, settle
 from snapferry.repository.sessions import Session, create_checked, finish_commits
 from snapferry.testing.faults import FailsNth
 from snapferry.types import Roots, Snapshot
@@ -34,13 +35,14 @@ async def test_a_session_from_its_begin_to_its_commit(place: MemoryDestination) 
     mine = dataclasses.replace(PARENT, id=names.new_id(), generation=2)
     session = Session(KEYRING, place, mine.id, "v", PARENT)
     begun = await session.begin()
-    assert (begun.has_parent, begun.collecting, begun.collection) == (True, False, 0)
+    assert (begun.has_parent, begun.avoided) == (True, frozenset())
     await session.beat()
     await session.end("committed", _sealed(mine))
     assert place.store[names.snapshot(mine.id)] == _sealed(mine)
-    assert {names.beat(mine.id, 0), names.beat(mine.id, 1), names.session_end(mine.id)} <= place.store.keys()
+    # One beat more, right before the end.
+    assert {names.beat(mine.id, 0), names.beat(mine.id, 1), names.beat(mine.id, 2), names.session_end(mine.id)} <= place.store.keys()
     pinned = objects.decode(objects.SessionObject, KEYRING.open("session", names.beat(mine.id, 0), place.store[names.beat(mine.id, 0)]), "")
-    assert pinned.parent == PARENT.id
+    assert pinned.parent == objects.pin_object(PARENT)
 
 
 async def test_a_parent_that_is_gone_or_broken_is_none(place: MemoryDestination) -> None:
@@ -51,10 +53,46 @@ async def test_a_parent_that_is_gone_or_broken_is_none(place: MemoryDestination)
     assert not (await Session(KEYRING, place, names.new_id(), "v", None).begin()).has_parent
 
 
-async def test_collections_are_seen(place: MemoryDestination) -> None:
-    place.store |= {"collect/3/condemned": b"", "collect/3/done": b"", "collect/12/condemned": b""}
+async def test_what_the_newest_collection_condemned_is_avoided_and_accepted(place: MemoryDestination) -> None:
+    await publish(KEYRING, place, Condemned(3, frozenset({b"3" * 32}), frozenset()))
+    await settle(KEYRING, place, 3, frozenset({b"3" * 32}))
+    await conclude(KEYRING, place, 3)
     begun = await Session(KEYRING, place, names.new_id(), "v", PARENT).begin()
-    assert (begun.collecting, begun.collection) == (True, 12)
+    assert begun.avoided == {b"3" * 32}  # Deletes that come late would hit what is put there again.
+    await publish(KEYRING, place, Condemned(12, frozenset({b"4" * 32}), frozenset()))
+    session = Session(KEYRING, place, mine := names.new_id(), "v", PARENT)
+    assert (await session.begin()).avoided == {b"4" * 32}
+    assert _accepted(place, mine) == 12
+
+
+async def test_a_collection_that_comes_up_is_accepted_only_if_nothing_of_it_is_relied_on(place: MemoryDestination) -> None:
+    session = Session(KEYRING, place, mine := names.new_id(), "v", PARENT)
+    session.relies_on = lambda packs: b"4" * 32 in packs
+    await session.begin()
+    await publish(KEYRING, place, Condemned(1, frozenset({b"4" * 32}), frozenset()))
+    await session.beat()
+    assert _accepted(place, mine) == 0
+    await publish(KEYRING, place, Condemned(2, frozenset({b"5" * 32}), frozenset()))
+    await session.beat()
+    assert _accepted(place, mine) == 2
+
+
+async def test_an_end_does_not_count_once_the_first_beat_is_gone(place: MemoryDestination) -> None:
+    """As after a session was fenced, slept through two collections, and finds its end's name free again."""
+    mine = dataclasses.replace(PARENT, id=names.new_id())
+    session = Session(KEYRING, place, mine.id, "v", PARENT)
+    await session.begin()
+    del place.store[names.beat(mine.id, 0)]
+    with pytest.raises(Fenced):
+        await session.end("committed", _sealed(mine))
+    assert names.snapshot(mine.id) not in place.store
+    assert await finish_commits(KEYRING, place) == []
+    assert names.snapshot(mine.id) not in place.store
+
+
+def _accepted(place: MemoryDestination, session: str) -> int:
+    newest = max((key for key in place.store if key.startswith(f"sessions/{session}/")), key=lambda key: int(key.rpartition("/")[2]))
+    return objects.decode(objects.SessionObject, KEYRING.open("session", newest, place.store[newest]), "").collection
 
 
 async def test_a_clone_collides_with_itself(place: MemoryDestination) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def test_holes_are_left_out(tmp_path: Path) -> None:
 def test_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     source = open_source(tmp_path / "empty")
+    assert isinstance(source, FileSource)
     assert source.size == 0
     assert list(source.extents(0, 0)) == []
     source.close()
@@ -86,10 +88,10 @@ def test_a_read_error_names_its_offset(tmp_path: Path, monkeypatch: pytest.Monke
     source = FileSource(tmp_path / "file")
     real = os.preadv
 
-    def short_then_broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+    def short_then_broken(fd: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
         if offset >= 4096:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(fd, [buffers[0][:1000]], offset)
+        return real(fd, [buffers[0][:1000]], offset, flags)
 
     monkeypatch.setattr(os, "preadv", short_then_broken)
     with pytest.raises(SourceReadError, match="byte 5000") as caught:
@@ -99,12 +101,13 @@ def test_a_read_error_names_its_offset(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
     for path, words in (
         (tmp_path / "missing", "No such file"),
         (tmp_path, "is a directory"),
-        (tmp_path / "pipe", "not a regular file"),
-        ("/dev/zero", "not a regular file"),
+        (tmp_path / "socket", "is a socket"),
+        ("/dev/zero", "is a character device"),
     ):
         with pytest.raises(SourceError, match=words) as caught:
             open_source(path)

@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from snapferry.destination import Destination
+from snapferry.destination import Destination, list_keys
 from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import DestinationDenied, DestinationFull, DestinationUnreachable, ObjectDamaged, ObjectNotFound
 from snapferry.testing.conformance import keys_of
 from snapferry.testing.faults import FailsNth, Hangs, LosesReply, Operation
-from snapferry.transport import RetryPolicy, with_retry
+from snapferry.transport import RetryBudget, RetryPolicy, with_retry
 
 
 class Time:
@@ -69,7 +69,7 @@ async def test_it_gives_up(operation: Operation) -> None:
     failing = FailsNth(MemoryDestination("near", {"config": b"x"}), operation, 1, unreachable, times=99)
     with pytest.raises(DestinationUnreachable):
         await call(with_retry(failing, time.policy()), operation)
-    assert failing.calls == 4
+    assert failing.calls == 5
 
 
 async def test_it_gives_up_in_time() -> None:
@@ -77,8 +77,53 @@ async def test_it_gives_up_in_time() -> None:
     failing = FailsNth(MemoryDestination("near", {"config": b"x"}), "read", 1, unreachable, times=99)
     with pytest.raises(DestinationUnreachable):
         await call(with_retry(failing, time.policy(attempts=99)), "read")
-    assert time.now <= 10.0
+    assert 50.0 < time.now <= 60.0
     assert max(time.pauses) == 4.0
+
+
+async def test_a_store_that_asks_for_time_gets_it_and_jitter_on_top() -> None:
+    time = Time()
+    failing = FailsNth(
+        MemoryDestination("near", {"config": b"x"}), "read", 1, lambda: DestinationUnreachable("busy", retry_after=7.0), times=2
+    )
+    assert await with_retry(failing, time.policy()).read("config", 1) == b"x"
+    assert time.pauses == [7.25, 7.5]
+
+
+async def test_a_store_that_asks_for_too_much_time_is_given_up() -> None:
+    time = Time()
+    failing = FailsNth(MemoryDestination("near"), "read", 1, lambda: DestinationUnreachable("busy", retry_after=61.0), times=9)
+    with pytest.raises(DestinationUnreachable, match="busy"):
+        await with_retry(failing, time.policy()).read("config", 1)
+    assert time.pauses == []
+
+
+async def test_an_error_may_say_that_it_will_not_pass() -> None:
+    time = Time()
+    failing = FailsNth(MemoryDestination("near"), "read", 1, lambda: DestinationUnreachable("no such bucket", retryable=False))
+    with pytest.raises(DestinationUnreachable):
+        await with_retry(failing, time.policy()).read("config", 1)
+    assert (failing.calls, time.pauses) == (1, [])
+
+
+async def test_an_outage_is_not_made_worse_by_retries() -> None:
+    time = Time()
+    failing = FailsNth(MemoryDestination("near"), "read", 1, unreachable, times=10_000)
+    destination = with_retry(failing, time.policy(), RetryBudget(capacity=10))
+    for _ in range(100):
+        with pytest.raises(DestinationUnreachable):
+            await destination.read("config", 1)
+    assert failing.calls == 110
+
+
+async def test_successes_fill_the_budget_again() -> None:
+    budget = RetryBudget(capacity=2, refill=0.5)
+    assert [budget.take(), budget.take(), budget.take()] == [True, True, False]
+    budget.succeeded()
+    assert not budget.take()
+    for _ in range(100):
+        budget.succeeded()
+    assert [budget.take(), budget.take(), budget.take()] == [True, True, False]
 
 
 @pytest.mark.parametrize("error", [DestinationDenied, DestinationFull, ObjectNotFound, ObjectDamaged, ValueError, KeyError])
@@ -134,3 +179,19 @@ def test_jitter_is_full() -> None:
     pauses = [policy.pause(3) for _ in range(1000)]
     assert min(pauses) < 0.05
     assert 0.95 < max(pauses) <= 1.0
+
+
+async def test_a_listing_of_keys_is_begun_again_whole() -> None:
+    class BreaksOnce(MemoryDestination):
+        begun = 0
+
+        async def list(self, prefix):  # type: ignore[no-untyped-def]
+            self.begun += 1
+            async for item in super().list(prefix):
+                yield item
+                if self.begun == 1:
+                    raise unreachable()
+
+    inner = BreaksOnce("near", {"config": b"x", "destination": b"y"})
+    assert sorted(await list_keys(with_retry(inner, Time().policy()), "")) == ["config", "destination"]
+    assert inner.begun == 2

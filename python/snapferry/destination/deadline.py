@@ -1,0 +1,40 @@
+"""A time limit that moves with the work: what counts is how long nothing has happened, not how long all of it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Stalled(Exception):
+    """Nothing happened for too long; the message says what was waited for."""
+
+
+class Deadline:
+    """What is waited for now, and until when. Whoever makes progress sets both anew."""
+
+    def __init__(self, scope: asyncio.Timeout) -> None:
+        self._scope = scope
+        self._loop = asyncio.get_running_loop()
+        self.missed = ""
+
+    def expect(self, missed: str, seconds: float) -> None:
+        """From now on at most ``seconds`` until the next call, or the end; ``missed`` says what was not so in the end."""
+        self.missed = missed
+        if not self._scope.expired():
+            self._scope.reschedule(self._loop.time() + seconds)
+
+
+@asynccontextmanager
+async def deadline() -> AsyncIterator[Deadline]:
+    """Runs the block under a ``Deadline``; one that is missed cancels the block and raises ``Stalled``."""
+    scope = asyncio.timeout(None)
+    limit = Deadline(scope)
+    try:
+        async with scope:
+            yield limit
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise Stalled(limit.missed) from error
