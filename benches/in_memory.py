@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from snapferry import _core
 
@@ -75,8 +74,8 @@ class Store:
         self.packs.update((pack.id, bytes(pack)) for pack in packs)
         return Exported(roots, len(data), tuple(pack.id for pack in packs))
 
-    def segment(self, data: bytes | bytearray, path: Path) -> list[bytes]:
-        """Writes an index segment of the blocks of ``data`` to ``path``; returns their ids. The packs are not kept."""
+    def segment(self, data: bytes | bytearray) -> tuple[_core.Segment, list[bytes]]:
+        """An index segment of the blocks of ``data``, and their ids. The packs are not kept."""
         packer, writer = self.packer(len(data), codec="none", check="sample")
         step = 8 << 20
         finished: list[bytes] = []
@@ -88,9 +87,8 @@ class Store:
         packs = {pack.id: bytes(pack) for pack in writer.advance(len(data) // self.block_size)}
         segment = packer.segment(finished)
         assert segment is not None
-        path.write_bytes(segment.plain)
         roots, last = writer.finish()
         self.packs.update(packs | {pack.id: bytes(pack) for pack in last})
         blocks = len(data) // self.block_size
         ids = self.loaded(Exported(roots, len(data), ())).ids(0, blocks)
-        return [ids[at : at + 32] for at in range(0, len(ids), 32)]
+        return segment, [ids[at : at + 32] for at in range(0, len(ids), 32)]

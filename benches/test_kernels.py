@@ -113,24 +113,31 @@ def test_copy(benchmark: BenchmarkFixture, store: Store, exported: Exported) -> 
 
 
 @pytest.fixture(scope="module")
-def segment(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]:
-    """A segment of 2048 blocks and their ids."""
-    path = tmp_path_factory.mktemp("index") / "segment"
-    return path, Store(block_size=SMALL).segment(numbered(2048), path)
+def folded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, list[bytes]]:
+    """A directory with 2048 blocks folded into it, the id of their segment, and theirs."""
+    directory = tmp_path_factory.mktemp("index")
+    store = Store(block_size=SMALL)
+    segment, blocks = store.segment(numbered(2048))
+    index = _core.Index()
+    index.add_segment(bytes.fromhex(segment.id), store.keyring.open("segment", "index", segment.data))
+    fold = _core.Fold(index, str(directory), last=True)
+    while fold.step():
+        pass
+    return directory, bytes.fromhex(segment.id), blocks
 
 
-def test_map_a_segment(benchmark: BenchmarkFixture, segment: tuple[Path, list[bytes]]) -> None:
-    """2048 entries: map and check."""
-    benchmark(lambda: _core.Index().add_segment(str(segment[0])))
+def test_open_an_index(benchmark: BenchmarkFixture, folded: tuple[Path, bytes, list[bytes]]) -> None:
+    """2048 entries; as long for any number (see ``scale/``)."""
+    assert benchmark(lambda: _core.Index().open(str(folded[0]), folded[1])) == b""
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
-def test_look_up(benchmark: BenchmarkFixture, segment: tuple[Path, list[bytes]], known: bool) -> None:
+def test_look_up(benchmark: BenchmarkFixture, folded: tuple[Path, bytes, list[bytes]], known: bool) -> None:
     """2048 look-ups."""
     index = _core.Index()
-    index.add_segment(str(segment[0]))
-    index.declare_usable(b"".join(pack for pack, _ in index.packs()))
-    ids = segment[1] if known else [os.urandom(32) for _ in segment[1]]
+    index.open(str(folded[0]), folded[1])
+    index.declare_usable(index.packs_of(folded[1]))
+    ids = folded[2] if known else [os.urandom(32) for _ in folded[2]]
     found = benchmark(lambda: sum(index.find(block) is not None for block in ids))
     assert found == (len(ids) if known else 0)
 

@@ -184,7 +184,7 @@ class Pack:
 
 @final
 class Segment:
-    """A new index segment. ``id`` names it (hex of blake3 of ``data``), ``data`` goes to the destinations, ``plain`` into the local cache."""
+    """A new index segment. ``id`` names it (hex of blake3 of ``data``), ``data`` goes to the destinations, ``plain`` is what an index takes."""
 
     @property
     def id(self) -> str: ...
@@ -195,31 +195,59 @@ class Segment:
 
 @final
 class Index:
-    """Block id prefix -> place, over mapped sorted segments and what was added in memory. Safe to share between threads.
+    """Block id prefix -> place, over what was folded into a local directory and segments in memory. Safe to share between threads.
 
-    A block is found only in a pack that was declared usable.
+    A block is found only in a pack that was declared usable. Ids of packs and segments are given and returned as ``bytes``, 32 for
+    each, one after another, where there may be many. No call costs more with the number of entries, but ``verify``; those that say
+    so cost with the number of packs.
     """
 
     def __new__(cls) -> Index: ...
-    def add_segment(self, path: str) -> None:
-        """Maps a cached plain segment; ``DamagedError`` if it fails its checksum."""
+    def open(self, directory: str, wanted: Buffer) -> bytes:
+        """Maps what was folded in ``directory``. Of its segments only the ``wanted`` count; returns those of them that are not in it."""
+    @property
+    def files(self) -> list[str]:
+        """Names of the files in that directory that were opened or made. Others belong to nobody, but for those being written."""
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is in memory that it should be folded (see ``Fold``)."""
+    def verify(self, number: int) -> bool:
+        """Reads one file of all that was folded, from 0 on; False past the last. ``DamagedError`` where one is damaged: it is
+        removed then, and the directory to be opened anew.
+
+        A look-up checks what it takes. What it finds is there; what it does not find may be there where the cache is damaged. Who
+        concludes from that (a collection) verifies first.
+        """
+    def add_segment(self, segment: bytes, plain: Buffer) -> None:
+        """Adds a plain segment by its id, in memory until it is folded; ``DamagedError`` if it fails its checksum."""
     def add_pack(self, keyring: Keyring, pack: bytes, size: int, tail: Buffer) -> int:
         """Adds the records of a pack that no segment names, from its last bytes; returns how many.
 
         ``DamagedError`` if the tail is torn; a tail too short for the footer raises ``ValueError`` naming the length needed.
         """
+    @property
+    def added(self) -> int:
+        """How many packs ``add_pack`` has added since ``take_added``."""
+    def take_added(self, keyring: Keyring) -> list[Segment]:
+        """Segments of all that ``add_pack`` added since the last call, so that the packs need not be read again. They are in the index."""
     def packs(self) -> list[tuple[bytes, int]]:
-        """Every pack that a segment (or ``add_pack``) names, with its size in bytes."""
+        """Every pack that is named, with its size in bytes: a Python object for each, which a large repository has millions of."""
+    def packs_of(self, segments: Buffer) -> bytes:
+        """The packs that these segments name, each once. Costs with the number of their packs."""
+    def segments_naming(self, packs: Buffer) -> bytes:
+        """The segments that name one of these packs. Costs with the number of all packs."""
+    def named(self, packs: Buffer) -> bytes:
+        """Those of these packs that are named. Costs with the number of all packs."""
+    def misfits(self, packs: Buffer, sizes: list[int]) -> list[tuple[bytes, int]]:
+        """Of packs listed with these sizes, those named with another one, and that one. Costs with the number of all packs."""
     def declare_usable(self, packs: Buffer) -> None:
-        """Replaces the set of packs whose blocks count as known; ``packs`` is their ids, one after another."""
+        """Replaces the set of packs whose blocks count as known. Costs with the number of all packs."""
     def is_usable(self, pack: bytes) -> bool: ...
     def all_usable(self, packs: Buffer) -> bool:
         """Whether all of these count; ``packs`` is their ids, one after another."""
-    def added(self, keyring: Keyring) -> list[Segment]:
-        """Segments of all that ``add_pack`` added and no segment holds, so that the packs need not be read again."""
     def find(self, block_id: bytes) -> PlaceTuple | None: ...
     def __len__(self) -> int:
-        """How many entries there are, unusable ones included."""
+        """How many entries there are, those included that do not count."""
 
 def merge_segments(keyring: Keyring, paths: list[str], drop_packs: Buffer) -> list[Segment]:
     """Segments that say together what the plain segments at ``paths`` say, but for the packs of ``drop_packs`` (ids, one after another).
@@ -227,6 +255,18 @@ def merge_segments(keyring: Keyring, paths: list[str], drop_packs: Buffer) -> li
     Each file is called by the id of its segment. Each result names all of these as replaced: they may be deleted once every result
     is stored. Empty where no pack stays. Holds all entries in memory, twice: give it some at a time. ``DamagedError`` for a bad file.
     """
+
+@final
+class Fold:
+    """Folds what an index holds in memory into files of ``directory``, step by step. One at a time in a directory.
+
+    Dropped or killed before its end it leaves nothing that counts. Look-ups and additions may go on meanwhile.
+    """
+
+    def __new__(cls, index: Index, directory: str, last: bool) -> Fold:
+        """``last``: nothing more will come soon, so that all is sorted now. ``DamagedError``, ``OSError``."""
+    def step(self) -> bool:
+        """Does some tens of milliseconds of it; False once all is done. ``OSError``; ``DamagedError`` where the cache is damaged."""
 
 @final
 class Manifest:

@@ -25,6 +25,22 @@ impl Mapped {
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// A hint that little is read here and there: each time only what is touched.
+    pub fn read_scattered(&self) {
+        let _ = self.0.advise(memmap2::Advice::Random);
+    }
+
+    /// A hint that all of it is read again and again, here and there: in large pages, which take fewer of the processor's own entries.
+    pub fn read_hot(&self) {
+        #[cfg(target_os = "linux")]
+        let _ = self.0.advise(memmap2::Advice::HugePage);
+    }
+
+    /// A hint that this range is read next.
+    pub fn read_next(&self, at: usize, length: usize) {
+        let _ = self.0.advise_range(memmap2::Advice::WillNeed, at, length);
+    }
 }
 
 /// Borrows a descriptor that the Python caller holds open for the length of the call.

@@ -10,7 +10,7 @@ use crate::block::{self, UNREADABLE, ZERO};
 use crate::bytes::Id;
 use crate::codec::{Codec, Encoder};
 use crate::error::{Error, Result};
-use crate::index::{Index, IndexedPack, NewSegment, build, fitting, seal_plain};
+use crate::index::{Index, IndexedPack, NewSegment, build, row, seal_plain, seal_rows};
 use crate::keys::Keyring;
 use crate::manifest::{Found, ManifestWriter, Stored};
 use crate::pack::{
@@ -67,21 +67,9 @@ struct State {
     finished: HashMap<Id, IndexedPack>,
 }
 
-/// Seals the segment of those packs.
-pub fn seal_segment(keys: &Keyring, packs: &[IndexedPack]) -> Result<NewSegment> {
-    seal_plain(keys, build(packs, &[]))
-}
-
 /// Seals as many segments as it takes for any number of packs, so that each can be read back whole.
 pub fn seal_segments(keys: &Keyring, packs: &[IndexedPack]) -> Result<Vec<NewSegment>> {
-    let mut rest = packs;
-    let mut segments = Vec::new();
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(fitting(rest.iter().map(|pack| pack.entries.len())));
-        segments.push(seal_segment(keys, now)?);
-        rest = later;
-    }
-    Ok(segments)
+    seal_rows(keys, &packs.iter().map(row).collect::<Vec<_>>(), &[])
 }
 
 /// Takes the blocks of one export.
@@ -335,10 +323,10 @@ impl Packer {
         if named.is_empty() {
             return Ok(None);
         }
-        let segment = seal_segment(&self.keys, &named)?;
+        let segment = seal_plain(&self.keys, build(&named, &[]))?;
         let ids: Vec<Id> = named.iter().map(|pack| pack.id).collect();
         // First findable, then forgotten: a block is never unknown in between.
-        self.index.hold_segment(segment.plain.clone(), &ids)?;
+        self.index.add_usable(segment.id, segment.plain.clone(), &ids)?;
         lock(&self.manifest.claims)
             .forget(named.iter().flat_map(|pack| pack.entries.iter().map(|entry| entry.id)));
         Ok(Some(segment))

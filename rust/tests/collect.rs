@@ -3,7 +3,6 @@
 mod common;
 
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
 use std::sync::Arc;
 
 use common::{BLOCK, Exported, Store};
@@ -57,12 +56,9 @@ fn indexed(store: &Store) -> Vec<IndexedPack> {
 /// Two segments, the second of which repeats a pack of the first, as after a merge that was interrupted.
 fn index_of(packs: &[IndexedPack]) -> Index {
     let index = Index::default();
-    let directory = tempfile::tempdir().unwrap();
     let middle = packs.len() / 2;
-    for (name, part) in [("a", &packs[..(middle + 1).min(packs.len())]), ("b", &packs[middle..])] {
-        let path = directory.path().join(name);
-        std::fs::File::create(&path).unwrap().write_all(&build(part, &[])).unwrap();
-        index.map_segment(&path).unwrap();
+    for (number, part) in [(1, &packs[..(middle + 1).min(packs.len())]), (2, &packs[middle..])] {
+        index.add_segment([number; 32], build(part, &[])).unwrap();
     }
     index.declare_usable(packs.iter().map(|pack| pack.id).collect());
     index

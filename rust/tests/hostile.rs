@@ -129,7 +129,7 @@ fn blocks_are_found_without_their_page_of_places() {
     let index = Index::default();
     for (id, pack) in store.packs.iter().filter(|(_, pack)| kind(pack) == PackKind::Data as u8) {
         let Tail::Table(entries) = read_tail(&store.keys, pack.len() as u64, pack).unwrap() else { panic!() };
-        index.add_pack(IndexedPack { id: *id, size: pack.len() as u64, entries });
+        index.add_pack(&IndexedPack { id: *id, size: pack.len() as u64, entries }).unwrap();
     }
     index.declare_usable(store.packs.keys().copied().collect());
     let pages = one.packs.last().unwrap();

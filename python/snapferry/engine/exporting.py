@@ -111,7 +111,7 @@ class Exporting:
             self._failures.update(prepared.failures)
             damage += prepared.damage
             if not self._dry_run:
-                await store_added(prepared.loaded, prepared.destinations, membership.cache, self._tools)
+                await store_added(prepared.loaded, prepared.destinations, self._tools)
             plan = ExportPlan(
                 self._with_parent(draft, prepared), prepared.parent, self._min_copies,
                 codec=engine.codec, level=engine.level, check=engine.check_built,

@@ -347,10 +347,10 @@ class Repository:
         if snapshots is not None and not any(held.values()):
             raise SnapshotNotFound(f"none of {', '.join(held)} holds what is to be verified")
         presence = await list_presence(replicas)
-        loaded = await membership.cache.load(replicas, presence)
+        loaded = await membership.cache.load(replicas, presence, complete=True)
         loaded.index.declare_usable(b"".join({pack for packs in presence.packs.values() for pack in packs}))
         verification = Verification(
-            replicas, held, presence, loaded.index, membership.cache, membership.tools,
+            replicas, held, presence, loaded, membership.tools,
             read_data=read_data, everything=snapshots is None, on_progress=on_progress,
         )  # fmt: skip
         result = await verification.run(

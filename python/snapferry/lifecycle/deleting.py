@@ -106,7 +106,6 @@ class SegmentSweep:
         merged = await tools.threads.run(_core.merge_segments, tools.keyring, [str(path) for path in paths], b"".join(gone))
         for segment in merged:
             await self._destination.create(names.segment(segment.id), segment.data)
-            await self._cache.store(segment)
         fresh = {segment.id for segment in merged}
         await delete_all(self._destination, [names.segment(path.name) for path in paths if path.name not in fresh])
         for path in paths:
@@ -130,5 +129,5 @@ async def delete_packs(destination: Destination, number: int, packs: Collection[
 
 def _packs_of(path: Path) -> list[bytes]:
     index = _core.Index()
-    index.add_segment(str(path))
+    index.add_segment(bytes.fromhex(path.name), path.read_bytes())
     return [pack for pack, _ in index.packs()]

@@ -93,9 +93,9 @@ class Collecting:
         presence = await list_presence(where)
         if presence.failures:
             raise presence.failures[self.destination.name]
-        loaded = await self.cache.load(where, presence)
-        await store_added(loaded, {}, self.cache, self.tools)
-        presence.drop_misfits(dict(loaded.index.packs()))
+        loaded = await self.cache.load(where, presence, complete=True)
+        await store_added(loaded, {}, self.tools)
+        presence.drop_misfits(loaded.sizes_that_differ(presence))
         presence.drop({self.destination.name: self.known_bad})
         return await still_needed(marker, loaded.index, presence.packs[self.destination.name], condemned, self.destination.name, self.tools)
 

@@ -185,9 +185,9 @@ class Prune:
         for name, error in presence.failures.items():
             here.failures[name] = error
             del here.destinations[name]
-        loaded = await self._cache.load(here.destinations, presence)
-        await store_added(loaded, {} if self._plan.dry_run else here.destinations, self._cache, tools)
-        presence.drop_misfits(dict(loaded.index.packs()))
+        loaded = await self._cache.load(here.destinations, presence, complete=True)
+        await store_added(loaded, {} if self._plan.dry_run else here.destinations, tools)
+        presence.drop_misfits(loaded.sizes_that_differ(presence))
         presence.drop(self._known_bad)
         elsewhere = await list_presence(self._others)
         # What everybody has is kept rather than a copy that an interrupted prune left at one place: so that one can heal the other.
@@ -239,7 +239,7 @@ class Prune:
                 del here.destinations[name]
             return False
         for segment in segments:
-            await tools.threads.run(here.index.add_segment, str(await self._cache.store(segment)))
+            await tools.threads.run(here.index.add_segment, bytes.fromhex(segment.id), segment.plain)
         for name in here.destinations:
             here.presence.packs[name].update(repack.made)
             here.condemned[name] |= packs - repack.given_up

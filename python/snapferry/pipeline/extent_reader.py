@@ -27,7 +27,7 @@ def index_opener(cache: IndexCache, replicas: Mapping[str, Destination]) -> Inde
 
     async def open_index() -> _core.Index:
         presence = await list_presence(replicas)
-        loaded = await cache.load(replicas, presence)
+        loaded = await cache.load(replicas, presence, complete=True)
         loaded.index.declare_usable(b"".join({pack for packs in presence.packs.values() for pack in packs}))
         return loaded.index
 

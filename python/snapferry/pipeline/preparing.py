@@ -90,8 +90,7 @@ async def prepare(
     presence.drop(avoided)
     loaded = await cache.load(taking_part, presence)
     damage = list(loaded.damage)
-    sizes = dict(loaded.index.packs())
-    for name, pack, size in presence.drop_misfits(sizes):
+    for name, pack, size in presence.drop_misfits(loaded.sizes_that_differ(presence)):
         damage.append(Damage(name, names.pack(pack), f"{size} bytes long, which is not the length that the index knows"))
     up_to_date = tuple(name for name in taking_part if _holds(name, pinned, reference, holders, begun, dry_run=dry_run))
     if not up_to_date:
@@ -99,8 +98,7 @@ async def prepare(
         parent = reference = None
         up_to_date = tuple(taking_part)
     # A pack that neither a segment nor its own tail describes is torn.
-    usable = presence.everywhere(up_to_date) & sizes.keys()
-    loaded.index.declare_usable(b"".join(usable))
+    loaded.index.declare_usable(loaded.index.named(b"".join(presence.everywhere(up_to_date))))
     return Prepared(
         taking_part,
         {name: session for name, session in sessions.items() if name in taking_part},

@@ -10,7 +10,7 @@ from snapferry.errors import DestinationError
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names
 from snapferry.repository.gathering import together
-from snapferry.repository.index_cache import SEGMENT_LIMIT, IndexCache, LoadedIndex
+from snapferry.repository.index_cache import SEGMENT_LIMIT, IndexCache, LoadedIndex, split
 from snapferry.repository.presence import Presence, list_presence
 from snapferry.types import Progress, ProgressCallback
 
@@ -26,39 +26,39 @@ async def rebuild_index(
     await cache.clear()
     presence = await list_presence(replicas)
     loaded = await cache.load(replicas, presence)
-    await store_added(loaded, writable, cache, tools)
+    await store_added(loaded, writable, tools)
     if on_progress is not None:
         packs = len({pack for listed in presence.packs.values() for pack in listed})
         on_progress(Progress("rebuild", "index", packs, packs, {}))
-    await complete_segments(loaded, presence, writable, cache)
+    await complete_segments(loaded, presence, writable)
     return loaded
 
 
-async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], cache: IndexCache, tools: Tools) -> None:
+async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], tools: Tools) -> None:
     """Stores segments of the packs that had to be read, so that nobody has to read them again. What fails is only slower."""
-    segments = await tools.threads.run(loaded.index.added, tools.keyring) if loaded.packs_read else []
 
-    async def store(segment: _core.Segment, destination: Destination) -> None:
+    async def store(segment: str, data: bytes, destination: Destination) -> None:
         try:
-            await destination.create(names.segment(segment.id), segment.data)
+            await destination.create(names.segment(segment), data)
         except DestinationError:
             return
-        loaded.segments.setdefault(destination.name, {})[segment.id] = len(segment.data)
+        loaded.segments.setdefault(destination.name, {})[segment] = len(data)
 
-    for segment in segments:
-        await tools.threads.run(loaded.index.add_segment, str(await cache.store(segment)))
-        await together(store(segment, destination) for destination in writable.values())
+    while loaded.made:
+        segment, path = loaded.made.popitem()
+        data = await tools.threads.run(path.read_bytes)
+        await together(store(segment, data, destination) for destination in writable.values())
+        await tools.threads.run(path.unlink, missing_ok=True)
 
 
-async def complete_segments(loaded: LoadedIndex, presence: Presence, writable: Mapping[str, Destination], cache: IndexCache) -> None:
+async def complete_segments(loaded: LoadedIndex, presence: Presence, writable: Mapping[str, Destination]) -> None:
     """Copies to each destination the segments that others have and that name packs which its own do not."""
     for name, destination in writable.items():
-        own = await cache.packs_named(loaded.segments.get(name, {}))
-        unnamed = presence.packs.get(name, {}).keys() - own
-        for segment in sorted({item for listed in loaded.segments.values() for item in listed} - loaded.segments.get(name, {}).keys()):
-            if not unnamed:
-                break
-            named = await cache.packs_named([segment])
+        own = loaded.segments.get(name, {})
+        unnamed = presence.packs.get(name, {}).keys() - loaded.packs_named(own)
+        naming = {segment.hex() for segment in split(loaded.index.segments_naming(b"".join(unnamed)))}
+        for segment in sorted(naming - own.keys()):
+            named = loaded.packs_named([segment])
             if not named & unnamed:
                 continue
             data = await _from_any(segment, loaded, writable)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from snapferry import _core
+from snapferry.errors import SnapferryError
 from snapferry.repository import names
 from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.threads import Threads
@@ -69,16 +70,23 @@ class SegmentWriter:
         self._many.set()
 
     async def flush(self) -> None:
-        """One segment of all packs that wait for one, and of the manifest packs finished so far. None if there are none."""
+        """One segment of all packs that wait for one, and of the manifest packs finished so far. None if there are none.
+
+        What the index has taken into memory is moved into the cache's files now and then, and when it is closed.
+        """
         packs, self._pending = self._pending, []
         if not self._closed:
             self._some.clear()
             self._many.clear()
         segment = await self._threads.run(self._packer.segment, packs)
         if segment is not None:
-            # Mapped from the cache from now on, instead of held in memory.
-            await self._threads.run(self._index.add_segment, str(await self._cache.store(segment)))
             await self._fanout.send(names.segment(segment.id), segment.data, len(segment.data), _nothing)
+        if not self._closed:
+            await self._cache.fold(self._index)
+            return
+        # What is not in the cache now is fetched the next time.
+        with contextlib.suppress(SnapferryError):
+            await self._cache.fold(self._index, last=True)
 
 
 def _nothing() -> None:

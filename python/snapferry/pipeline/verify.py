@@ -23,7 +23,7 @@ from snapferry.pipeline.windows import windows
 from snapferry.repository import names
 from snapferry.repository.collections import being_deleted
 from snapferry.repository.gathering import together
-from snapferry.repository.index_cache import IndexCache
+from snapferry.repository.index_cache import LoadedIndex
 from snapferry.repository.presence import Presence
 from snapferry.types import Damage, MiB, Progress, ProgressCallback, Snapshot, VerifyResult
 
@@ -45,8 +45,7 @@ class Verification:
     Arguments:
         held: by destination, the snapshots whose commit it lists and which are to be verified.
         presence: the packs each lists.
-        index: of all destinations, with all that any lists declared usable.
-        cache: holds every segment that is in good order somewhere.
+        loaded: the index of every segment that is in good order somewhere, with all packs that any destination lists declared usable.
         everything: look at all packs that are listed, not only at those that ``held`` needs.
         read_data: percentage of packs whose every byte is read, 0 to 100.
     """
@@ -56,8 +55,7 @@ class Verification:
         destinations: Mapping[str, Destination],
         held: Mapping[str, Iterable[Snapshot]],
         presence: Presence,
-        index: _core.Index,
-        cache: IndexCache,
+        loaded: LoadedIndex,
         tools: Tools,
         *,
         read_data: float,
@@ -67,9 +65,9 @@ class Verification:
         self._destinations = destinations
         self._held = {name: list(snapshots) for name, snapshots in held.items()}
         self._presence = presence
-        self._index = index
-        self._sizes = dict(index.packs())
-        self._cache = cache
+        self._loaded = loaded
+        self._index = loaded.index
+        self._sizes = loaded.sizes_that_differ(presence)
         self._tools = tools
         self._read_data = read_data
         self._everything = everything
@@ -99,7 +97,7 @@ class Verification:
             # What a prune has decided to delete and not come to yet is nobody's any more.
             going = await being_deleted(self._tools.keyring, destination)
             self._presence.drop({name: going})
-            named = await self._cache.packs_named(found.segments) - going
+            named = await self._tools.threads.run(self._loaded.packs_named, found.segments) - going
             for snapshot in self._held.get(name, []):
                 await self._structure(name, snapshot, named, seen)
             self._check_segments(name, named, seen)

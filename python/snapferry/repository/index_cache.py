@@ -1,17 +1,17 @@
-"""The index on this machine: segments fetched once, checked, kept as mapped files; and packs that no segment names yet.
+"""The index on this machine: what the segments say, folded into a few mapped files; and packs that no segment names yet.
 
-The cache holds nothing that the destinations do not: a missing or broken file is fetched anew, a missing segment is made up for by
-reading the packs it named.
+The cache holds nothing that the destinations do not: what is missing or damaged is fetched anew, a missing segment is made up for by
+reading the packs it named. Processes may share a directory: each sees one state of it, one at a time changes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
-import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,10 @@ from snapferry.types import Damage
 SEGMENT_LIMIT = 256 << 20
 _AT_ONCE = 8
 _PACKS_AT_ONCE = 2
+_PACKS_A_SEGMENT = 4096
 _YOUNG_SECONDS = 3600.0
+_LOCK = "lock"
+_CURRENT = "current"
 
 
 @dataclass(slots=True)
@@ -38,19 +41,29 @@ class LoadedIndex:
         segments: by destination, the ids of the segments it lists, with their sizes in bytes.
         damage: broken segments and packs.
         packs_read: how many packs had to be read because no segment names them.
+        made: files of the cache with the segments made of them, by id, until they are stored somewhere.
     """
 
     index: _core.Index
     segments: dict[str, dict[str, int]]
     damage: list[Damage] = field(default_factory=list)
     packs_read: int = 0
+    made: dict[str, Path] = field(default_factory=dict)
+
+    def packs_named(self, segments: Iterable[str]) -> set[bytes]:
+        """The packs that these segments name; segments that are in good order nowhere name none."""
+        return set(split(self.index.packs_of(join(segments))))
+
+    def sizes_that_differ(self, presence: Presence) -> dict[bytes, int]:
+        """The size that the index knows of each pack that some destination lists with another one, in bytes."""
+        return {pack: size for packs in presence.packs.values() for pack, size in self.index.misfits(b"".join(packs), list(packs.values()))}
 
 
 class IndexCache:
-    """The cached segments of one repository.
+    """The cached index of one repository.
 
     Arguments:
-        directory: where they lie; made when it is needed.
+        directory: where it lies; made when it is needed.
     """
 
     def __init__(self, directory: Path, keyring: _core.Keyring, threads: Threads) -> None:
@@ -60,76 +73,128 @@ class IndexCache:
 
     @property
     def directory(self) -> Path:
-        """Where the segments lie."""
+        """Where it lies."""
         return self._directory
 
-    async def load(self, replicas: Mapping[str, Destination], presence: Presence) -> LoadedIndex:
-        """The index of all segments that ``replicas`` list, and of the packs in ``presence`` that none of them names."""
-        segments = dict(zip(replicas, await together(_list_segments(destination) for destination in replicas.values()), strict=True))
-        loaded = LoadedIndex(_core.Index(), segments)
-        wanted = sorted({segment for listed in segments.values() for segment in listed})
-        await self._threads.run(self._tidy, set(wanted))
-        for start in range(0, len(wanted), _AT_ONCE):
-            await together(self._add_segment(loaded, segment, replicas) for segment in wanted[start : start + _AT_ONCE])
-        await self._add_packs(loaded, replicas, presence)
+    async def load(self, replicas: Mapping[str, Destination], presence: Presence, *, complete: bool = False) -> LoadedIndex:
+        """The index of all segments that ``replicas`` list, and of the packs in ``presence`` that none of them names.
+
+        Arguments:
+            complete: nothing may be missed because a file of the cache is damaged, so all of them are read and checked. For whoever
+                concludes from what is not found; else it is only stored again.
+        """
+        loaded = await self._load(replicas, presence)
+        if complete:
+            try:
+                await self._verify(loaded.index)
+            except _core.DamagedError:
+                # What was damaged is removed by now, and fetched again.
+                loaded = await self._load(replicas, presence)
+                await self._verify(loaded.index)
         return loaded
 
-    async def store(self, segment: _core.Segment) -> Path:
-        """Keeps a segment that was just made; returns where."""
-        await self._threads.run(self._write, segment.id, segment.plain)
-        return self._directory / segment.id
+    async def _verify(self, index: _core.Index) -> None:
+        number = 0
+        while await self._threads.run(index.verify, number):
+            number += 1
 
-    async def packs_named(self, segments: Iterable[str]) -> set[bytes]:
-        """The packs that these segments name; segments that are not cached name none."""
-        return await self._threads.run(self._packs_named, list(segments))
+    async def _load(self, replicas: Mapping[str, Destination], presence: Presence) -> LoadedIndex:
+        segments = dict(zip(replicas, await together(_list_segments(destination) for destination in replicas.values()), strict=True))
+        loaded = LoadedIndex(_core.Index(), segments)
+        wanted = {segment for listed in segments.values() for segment in listed}
+        missing = [segment.hex() for segment in split(await self._threads.run(self._open, loaded.index, wanted))]
+        for start in range(0, len(missing), _AT_ONCE):
+            await together(self._add_segment(loaded, segment, replicas) for segment in missing[start : start + _AT_ONCE])
+            await self.fold(loaded.index)
+        await self._add_packs(loaded, replicas, presence)
+        await self.fold(loaded.index, last=True)
+        return loaded
+
+    async def fold(self, index: _core.Index, *, last: bool = False) -> None:
+        """Moves what ``index`` holds in memory into files, if it is much, or if it is the ``last`` for now.
+
+        Not where another process is about to change the directory: then it stays in memory until the next time, or is fetched again.
+        """
+        if not (last or index.crowded):
+            return
+        with self._changing() as alone:
+            if not alone:
+                return
+            # A damaged file was removed when that was found; what it held is fetched when the index is loaded next.
+            with contextlib.suppress(_core.DamagedError):
+                fold = await self._threads.run(_core.Fold, index, str(self._directory), last)
+                while await self._threads.run(fold.step):
+                    pass
 
     async def clear(self) -> None:
         """Forgets everything cached."""
-        await self._threads.run(self._tidy, set(), everything=True)
+        await self._threads.run(self._tidy, None)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[bool]:
+        """Whether this is the only one that changes the directory for as long as the block runs. A kill lets go of it."""
+        with self._usable():
+            lock = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                alone = True
+            except BlockingIOError:
+                alone = False
+            try:
+                yield alone
+            finally:
+                os.close(lock)
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SnapferryError(f"cannot use the cache directory {self._directory}: {error.strerror}; set repository.cache_dir") from error
+
+    def _open(self, index: _core.Index, wanted: set[str]) -> bytes:
+        with self._usable():
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        missing = index.open(str(self._directory), join(wanted))
+        self._tidy(index)
+        return missing
 
     async def _add_segment(self, loaded: LoadedIndex, segment: str, replicas: Mapping[str, Destination]) -> None:
-        path = self._directory / segment
-        if path.exists():
-            try:
-                await self._threads.run(loaded.index.add_segment, str(path))
-                return
-            except (_core.DamagedError, OSError):
-                with contextlib.suppress(OSError):
-                    path.unlink()
-        plain = await self._fetch(loaded, segment, replicas)
-        if plain is None:
-            return
-        await self._threads.run(self._write, segment, plain)
-        await self._threads.run(loaded.index.add_segment, str(path))
-
-    async def _fetch(self, loaded: LoadedIndex, segment: str, replicas: Mapping[str, Destination]) -> bytes | None:
-        """The segment from the first destination that has it in good order. None is no loss: its packs say the same."""
+        """From the first destination that has it in good order. To have none is no loss: its packs say the same."""
         key = names.segment(segment)
         for name, destination in replicas.items():
             if segment not in loaded.segments.get(name, {}):
                 continue
             try:
                 data = await destination.read(key, SEGMENT_LIMIT)
-                return await self._threads.run(open_segment, self._keyring, segment, data, name)
+                await self._threads.run(_add_segment, loaded.index, self._keyring, segment, data, name)
             except (ObjectDamaged, ObjectNotFound) as error:
                 loaded.damage.append(Damage(name, key, str(error)))
             except DestinationError:
                 continue
-        return None
+            else:
+                return
 
     async def _add_packs(self, loaded: LoadedIndex, replicas: Mapping[str, Destination], presence: Presence) -> None:
-        known = {pack for pack, _ in loaded.index.packs()}
         unknown: dict[bytes, list[str]] = {}
         for name, packs in presence.packs.items():
-            for pack in packs.keys() - known:
-                unknown.setdefault(pack, []).append(name)
+            listed = b"".join(packs)
+            named = await self._threads.run(loaded.index.named, listed)
+            if len(named) < len(listed):
+                for pack in packs.keys() - set(split(named)):
+                    unknown.setdefault(pack, []).append(name)
         gate = asyncio.Semaphore(_PACKS_AT_ONCE)
 
         async def add(pack: bytes, holders: list[str]) -> None:
             async with gate:
                 await self._add_pack(loaded, pack, holders, replicas, presence)
 
-        await together(add(pack, holders) for pack, holders in sorted(unknown.items()))
+        packs_unknown = sorted(unknown.items())
+        for start in range(0, len(packs_unknown), _PACKS_A_SEGMENT):
+            await together(add(pack, holders) for pack, holders in packs_unknown[start : start + _PACKS_A_SEGMENT])
+            for segment in await self._threads.run(loaded.index.take_added, self._keyring):
+                await self._threads.run(self._keep, loaded, segment)
+            await self.fold(loaded.index)
 
     async def _add_pack(
         self, loaded: LoadedIndex, pack: bytes, holders: list[str], replicas: Mapping[str, Destination], presence: Presence
@@ -148,36 +213,31 @@ class IndexCache:
                 loaded.packs_read += 1
                 return
 
-    def _packs_named(self, segments: list[str]) -> set[bytes]:
-        index = _core.Index()
-        for segment in segments:
-            with contextlib.suppress(_core.CoreError, OSError):
-                index.add_segment(str(self._directory / segment))
-        return {pack for pack, _ in index.packs()}
+    def _keep(self, loaded: LoadedIndex, segment: _core.Segment) -> None:
+        path = self._directory / f"made-{segment.id}"
+        with self._usable():
+            path.write_bytes(segment.data)
+        loaded.made[segment.id] = path
 
-    def _tidy(self, wanted: set[str], everything: bool = False) -> None:
-        """Makes the directory; removes what no destination lists any more, and what a killed run left half written."""
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for entry in os.scandir(self._directory):
-                if entry.name not in wanted:
+    def _tidy(self, index: _core.Index | None) -> None:
+        """Removes all; or what is not of ``index``, nor young: then another process may just be about to make it count."""
+        kept = set() if index is None else {*index.files, _CURRENT, _LOCK}
+        with self._usable():
+            for entry in os.scandir(self._directory) if self._directory.exists() else ():
+                if entry.name not in kept:
                     with contextlib.suppress(OSError):
-                        # What is young may be another process's, just written.
-                        if everything or time.time() - entry.stat().st_mtime > _YOUNG_SECONDS:
+                        if index is None or time.time() - entry.stat().st_mtime > _YOUNG_SECONDS:
                             os.unlink(entry.path)
-        except OSError as error:
-            raise SnapferryError(f"cannot use the cache directory {self._directory}: {error.strerror}; set repository.cache_dir") from error
 
-    def _write(self, segment: str, plain: bytes) -> None:
-        """Whole or not at all; not synced, because its checksum is checked whenever it is mapped."""
-        temporary = self._directory / f".{segment}.{secrets.token_hex(4)}"
-        try:
-            temporary.write_bytes(plain)
-            os.replace(temporary, self._directory / segment)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise SnapferryError(f"cannot write to the cache directory {self._directory}: {error.strerror}") from error
+
+def join(segments: Iterable[str]) -> bytes:
+    """Segment ids in hex, as the core takes them."""
+    return bytes.fromhex("".join(segments))
+
+
+def split(ids: bytes) -> Iterator[bytes]:
+    """The ids that stand one after another."""
+    return (ids[at : at + 32] for at in range(0, len(ids), 32))
 
 
 def open_segment(keyring: _core.Keyring, segment: str, data: bytes, where: str) -> bytes:
@@ -189,6 +249,14 @@ def open_segment(keyring: _core.Keyring, segment: str, data: bytes, where: str) 
         return keyring.open("segment", SEGMENT_NAME, data)
     except _core.CoreError as error:
         raise ObjectDamaged(f"{key}: {error}", where) from error
+
+
+def _add_segment(index: _core.Index, keyring: _core.Keyring, segment: str, data: bytes, where: str) -> None:
+    plain = open_segment(keyring, segment, data, where)
+    try:
+        index.add_segment(bytes.fromhex(segment), plain)
+    except _core.DamagedError as error:
+        raise ObjectDamaged(f"{names.segment(segment)}: {error}", where) from error
 
 
 SEGMENT_NAME = "index"

@@ -210,7 +210,7 @@ pub fn sweep(
             pages: marked.holds_pages(id),
         };
         Ok((Sweep { packs: ids.iter().zip(&sums).map(usage).collect() }, records))
-    })
+    })?
 }
 
 /// Which of the packs in `condemned` must stay after all: those with pages that are reached, and one for every needed block that
@@ -239,6 +239,6 @@ pub fn rescued(
             }
             Ok(())
         })
-    })?;
+    })??;
     Ok(kept)
 }

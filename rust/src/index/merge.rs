@@ -11,15 +11,15 @@ use crate::keys::Keyring;
 use crate::outside::Mapped;
 
 /// Entries of one segment: some 28 MiB.
-pub const SEGMENT_ENTRIES: usize = 1 << 20;
+const SEGMENT_ENTRIES: usize = 1 << 20;
 
-/// A segment, ready to be sent and to be cached.
+/// A segment, ready to be sent and to be added to an index.
 pub struct NewSegment {
-    /// Hex of BLAKE3 of `data`.
-    pub id: String,
+    /// BLAKE3 of `data`, which names it.
+    pub id: Id,
     /// The sealed object.
     pub data: Vec<u8>,
-    /// For the local cache.
+    /// What is in it.
     pub plain: Vec<u8>,
 }
 
@@ -27,10 +27,10 @@ pub struct NewSegment {
 pub fn seal_plain(keys: &Keyring, plain: Vec<u8>) -> Result<NewSegment> {
     // Its name is the hash of its bytes, which cannot be bound into them.
     let data = envelope::seal(keys, Kind::Segment, "index", &plain)?;
-    Ok(NewSegment { id: blake3::hash(&data).to_string(), data, plain })
+    Ok(NewSegment { id: *blake3::hash(&data).as_bytes(), data, plain })
 }
 
-/// Segments that say together what the cached plain segments of `paths` say, but for the packs of `drop`; each names all that
+/// Segments that say together what the plain segments of `paths` say, but for the packs of `drop`; each names all that
 /// they replace, so those may go once every one of these is stored. A file's name is the id of its segment.
 ///
 /// A pack that several of them name is taken from the last. Nothing comes of segments that name no pack that stays.
@@ -44,18 +44,23 @@ pub fn merge_segments(keys: &Keyring, paths: &[&Path], drop: &HashSet<Id>) -> Re
         rows.extend(segment.rows(mapped.bytes(), |pack| !drop.contains(pack) && named.insert(*pack))?);
     }
     rows.sort_unstable_by_key(|row| row.pack);
+    seal_rows(keys, &rows, &replaces)
+}
+
+/// As many segments as it takes for these packs.
+pub fn seal_rows(keys: &Keyring, rows: &[Row], replaces: &[Id]) -> Result<Vec<NewSegment>> {
+    let mut rest = rows;
     let mut segments = Vec::new();
-    let mut rest = rows.as_slice();
     while !rest.is_empty() {
         let (now, later) = rest.split_at(fitting(rest.iter().map(|row| row.entries.len())));
-        segments.push(seal_plain(keys, segment::build_rows(now, &replaces))?);
+        segments.push(seal_plain(keys, segment::build_rows(now, replaces))?);
         rest = later;
     }
     Ok(segments)
 }
 
 /// How many packs with so many entries each go into one segment, so that each can be read back whole; at least one.
-pub fn fitting(entries: impl Iterator<Item = usize>) -> usize {
+fn fitting(entries: impl Iterator<Item = usize>) -> usize {
     let mut all = 0;
     let fits = |count: &usize| {
         all += count + 1;
@@ -74,7 +79,7 @@ fn segment_id(path: &Path) -> Result<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{IndexedPack, build, prefix};
+    use crate::index::{IndexedPack, Prefix, build, prefix};
     use crate::pack::{Entry, HEADER, OVERHEAD, RecordKind};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -99,7 +104,6 @@ mod tests {
     }
 
     type Said = BTreeMap<Id, (u64, Vec<(Prefix, u32, u32)>)>;
-    use crate::index::Prefix;
 
     fn said(plain: &[u8], into: &mut Said) {
         let segment = Segment::parse(plain).unwrap();
@@ -111,7 +115,7 @@ mod tests {
 
     fn write(directory: &Path, keys: &Keyring, packs: &[IndexedPack]) -> PathBuf {
         let sealed = seal_plain(keys, build(packs, &[])).unwrap();
-        let path = directory.join(&sealed.id);
+        let path = directory.join(hex(&sealed.id));
         std::fs::write(&path, &sealed.plain).unwrap();
         path
     }
@@ -135,7 +139,7 @@ mod tests {
             let merged = merge_segments(&keys, &borrowed, &dropped).unwrap();
             let mut got = Said::new();
             for segment in &merged {
-                prop_assert_eq!(blake3::hash(&segment.data).to_string(), segment.id.clone());
+                prop_assert_eq!(*blake3::hash(&segment.data).as_bytes(), segment.id);
                 prop_assert_eq!(&envelope::open(&keys, Kind::Segment, "index", &segment.data).unwrap(), &segment.plain);
                 said(&segment.plain, &mut got);
                 let parsed = Segment::parse(&segment.plain).unwrap();
@@ -152,6 +156,14 @@ mod tests {
             }
             prop_assert_eq!(got, expected);
         }
+    }
+
+    #[test]
+    fn a_segment_takes_as_many_packs_as_can_be_read_back_whole_and_at_least_one() {
+        assert_eq!(fitting([3, 4, 5].into_iter()), 3);
+        assert_eq!(fitting([SEGMENT_ENTRIES * 2, 4].into_iter()), 1);
+        assert_eq!(fitting([SEGMENT_ENTRIES / 2 - 1, SEGMENT_ENTRIES / 2 - 1, 1].into_iter()), 2);
+        assert_eq!(fitting(std::iter::repeat_n(0, SEGMENT_ENTRIES + 9)), SEGMENT_ENTRIES);
     }
 
     #[test]

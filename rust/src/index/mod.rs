@@ -1,21 +1,40 @@
-//! Where a block lies, by the first 16 bytes of its keyed id: mapped sorted segments, and what was added in memory.
+//! Where a block lies, by the first 16 bytes of its keyed id.
+//!
+//! Segments that were made or fetched lately are *loose*, in memory. Some thousand of them become a *bundle*, a file of the local
+//! cache; and when there are some bundles, a sorted *table* of them is made, another file, which says which entry it may be. Until
+//! then a table of hashes in memory does. A look-up asks that one, then the sorted ones, newest first: there are always few. What counts is decided here, not in the files: which segments
+//! some destination lists, and which packs were declared usable.
 
-mod filter;
+mod bundle;
+mod fold;
+mod ids;
+mod layers;
 mod merge;
+mod pages;
+mod plan;
+mod recent;
 pub mod segment;
+mod table;
+mod table_writer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use merge::{NewSegment, fitting, merge_segments, seal_plain};
-pub use segment::{Prefix, Segment, SegmentEntries, build, prefix};
+pub use fold::Fold;
+pub use ids::{IdSet, Numbered};
+pub use merge::{NewSegment, merge_segments, seal_plain, seal_rows};
+pub use plan::Shape;
+pub use segment::{Prefix, Row, Segment, SegmentEntries, View, build, prefix, row};
 
-use self::filter::Filter;
+use self::bundle::Part;
+use self::layers::{Laid, Layers, Level};
+use self::recent::{Loose, Recent};
+use self::table::bundle_file;
 use crate::bytes::Id;
-use crate::error::Result;
-use crate::outside::Mapped;
-use crate::pack::{Entry, Place, RecordKind};
+use crate::error::{Error, Result, damaged};
+use crate::keys::Keyring;
+use crate::pack::{Entry, Place};
 
 /// A pack whose records are to be indexed.
 #[derive(Clone)]
@@ -28,71 +47,33 @@ pub struct IndexedPack {
     pub entries: Vec<Entry>,
 }
 
-enum Bytes {
-    Mapped(Mapped),
-    Held(Vec<u8>),
-}
-
-impl Bytes {
-    fn get(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map.bytes(),
-            Bytes::Held(bytes) => bytes,
-        }
-    }
-}
-
-struct Loaded {
-    bytes: Bytes,
-    segment: Segment,
-    usable: Vec<bool>,
-}
-
-/// One segment, to be walked.
-#[derive(Clone)]
-pub struct View<'a> {
-    bytes: &'a [u8],
-    segment: &'a Segment,
-}
-
-impl<'a> View<'a> {
-    /// The packs it names, in the order of their numbers.
-    pub fn packs(&self) -> impl Iterator<Item = Id> + use<'a> {
-        self.segment.packs(self.bytes).map(|(id, _)| id)
-    }
-
-    /// Its entries in ascending order of their prefixes.
-    pub fn entries(&self) -> SegmentEntries<'a> {
-        self.segment.walk(self.bytes)
-    }
-}
+/// From so many entries or segments on, the loose ones should be folded: some 30 MB.
+const MANY_ENTRIES: usize = 1 << 20;
+const MANY_SEGMENTS: usize = 1 << 10;
+const DAMAGED: &str = "the local index is damaged; what is bad in it was removed, so load it again";
 
 #[derive(Default)]
 struct Inner {
-    segments: Vec<Loaded>,
-    /// Where each segment stands, by its checksum.
-    numbers: HashMap<Id, usize>,
-    filter: Filter,
-    usable: HashSet<Id>,
-    added: Vec<IndexedPack>,
-    found: HashMap<Prefix, Place>,
+    layers: Layers,
+    recent: Recent,
+    /// The segments that count.
+    wanted: IdSet,
+    /// The packs that count.
+    usable: IdSet,
+    /// Segments in memory, made of packs that none names.
+    added: Vec<Id>,
 }
 
 impl Inner {
-    /// Takes the newest segment into the filter; all of them anew where it has no room, which is seldom.
-    fn sift(&mut self) {
-        let Some(newest) = self.segments.last() else { return };
-        let fresh = !self.filter.has_room(newest.segment.entries);
-        if fresh {
-            let all = self.segments.iter().map(|it| it.segment.entries).sum();
-            self.filter = Filter::with_room(all);
-        }
-        let from = if fresh { 0 } else { self.segments.len() - 1 };
-        for loaded in &self.segments[from..] {
-            for prefix in loaded.segment.prefixes(loaded.bytes.get()) {
-                self.filter.add(&prefix);
-            }
-        }
+    /// All bundles.
+    fn laid(&self) -> impl Iterator<Item = &Laid> {
+        self.layers.laid().chain(self.recent.bundles())
+    }
+
+    /// Whether a file was found damaged since it was opened. One that was missing then is none: what it held is fetched again.
+    fn is_bad(&self) -> bool {
+        self.layers.levels.iter().any(|level| level.table.is_bad())
+            || self.laid().any(|laid| laid.bundle.is_bad())
     }
 }
 
@@ -111,64 +92,217 @@ impl Index {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Maps a plain segment of the cache, in place of the one held in memory if that is the same.
-    pub fn map_segment(&self, path: &Path) -> Result<()> {
-        self.load(Bytes::Mapped(Mapped::open(path)?))
-    }
-
-    /// Adds a plain segment from memory; its packs are usable from now on.
-    pub fn hold_segment(&self, plain: Vec<u8>, packs: &[Id]) -> Result<()> {
-        self.write().usable.extend(packs);
-        self.load(Bytes::Held(plain))
-    }
-
-    fn load(&self, bytes: Bytes) -> Result<()> {
-        let segment = Segment::parse(bytes.get())?;
+    /// Opens what was folded in that directory; returns those of the wanted segments that are not in it, in order.
+    pub fn open(&self, directory: &Path, wanted: IdSet) -> Vec<Id> {
+        let (mut layers, unsorted, seen) = layers::open(directory, &wanted);
+        let mut missing: Vec<Id> = wanted.iter().filter(|id| !seen.contains(*id)).copied().collect();
+        missing.sort_unstable();
+        let mut recent = Recent::default();
+        recent.reset(unsorted, |_| true);
         let mut inner = self.write();
-        let usable = segment.packs(bytes.get()).map(|(id, _)| inner.usable.contains(&id)).collect();
-        let loaded = Loaded { bytes, segment, usable };
-        let inner = &mut *inner;
-        if let Some(at) = inner.numbers.get(&loaded.segment.checksum) {
-            inner.segments[*at] = loaded;
-            return Ok(());
+        layers.mark(&inner.usable);
+        recent.mark(&inner.usable);
+        (inner.layers, inner.recent, inner.wanted) = (layers, recent, wanted);
+        missing
+    }
+
+    /// The files that were opened or made.
+    pub fn files(&self) -> Vec<String> {
+        let inner = self.read();
+        let tables = inner.layers.levels.iter().map(|level| level.table.name.clone());
+        tables.chain(inner.laid().map(|laid| bundle_file(&laid.bundle.name))).collect()
+    }
+
+    /// Opens it again if somebody else has folded since, or something in it was found damaged and removed.
+    fn adopt(&self, directory: &Path) {
+        let inner = self.read();
+        if !inner.is_bad() && layers::read_current(directory) == inner.layers.text {
+            return;
         }
-        inner.numbers.insert(loaded.segment.checksum, inner.segments.len());
-        inner.segments.push(loaded);
-        inner.sift();
-        Ok(())
+        drop(inner);
+        let mut inner = self.write();
+        let inner = &mut *inner;
+        let (mut layers, unsorted, seen) = layers::open(directory, &inner.wanted);
+        layers.mark(&inner.usable);
+        inner.layers = layers;
+        inner.recent.reset(unsorted, |id| seen.contains(id));
+        inner.recent.mark(&inner.usable);
+    }
+
+    fn with_state<T>(&self, look: impl FnOnce(&Layers, &Recent) -> T) -> T {
+        let inner = self.read();
+        look(&inner.layers, &inner.recent)
+    }
+
+    /// Puts bundles, which no table finds, in the place of the loose segments that are in them.
+    fn bind(&self, text: String, mut bundles: Vec<Laid>, folded: &[Arc<Loose>]) {
+        let mut inner = self.write();
+        let inner = &mut *inner;
+        bundles.iter_mut().for_each(|laid| laid.mark(&inner.usable));
+        inner.recent.bind(folded, bundles);
+        inner.layers.text = text;
+    }
+
+    /// Puts a new table in the place of those after the first `kept`, of the bundles without one, and of the loose segments that
+    /// are in it.
+    fn install(&self, text: String, kept: usize, mut level: Level, folded: &[Arc<Loose>]) {
+        let mut inner = self.write();
+        let inner = &mut *inner;
+        level.bundles.iter_mut().flatten().for_each(|laid| laid.mark(&inner.usable));
+        inner.layers.levels.truncate(kept);
+        inner.layers.levels.push(level);
+        inner.layers.text = text;
+        let ids: IdSet = folded.iter().map(|loose| loose.id).collect();
+        inner.recent.reset(Vec::new(), |id| ids.contains(id));
+    }
+
+    /// Adds a plain segment.
+    pub fn add_segment(&self, id: Id, plain: Vec<u8>) -> Result<()> {
+        let loose = Loose::new(id, plain)?;
+        let mut inner = self.write();
+        let inner = &mut *inner;
+        inner.wanted.extend([id]);
+        inner.recent.add(loose, &inner.usable)
+    }
+
+    /// Adds a plain segment whose packs are usable from now on.
+    pub fn add_usable(&self, id: Id, plain: Vec<u8>, packs: &[Id]) -> Result<()> {
+        self.write().usable.extend(packs.iter().copied());
+        self.add_segment(id, plain)
     }
 
     /// Adds a pack that no segment names.
-    pub fn add_pack(&self, pack: IndexedPack) {
-        let mut inner = self.write();
-        for entry in pack.entries.iter().filter(|entry| entry.kind == RecordKind::Block) {
-            let place = Place { pack: pack.id, offset: entry.offset, length: entry.length };
-            inner.found.insert(prefix(&entry.id), place);
-        }
-        inner.added.push(pack);
+    pub fn add_pack(&self, pack: &IndexedPack) -> Result<()> {
+        let plain = build(std::slice::from_ref(pack), &[]);
+        let id = *blake3::hash(&plain).as_bytes();
+        self.add_segment(id, plain)?;
+        self.write().added.push(id);
+        Ok(())
     }
 
-    /// What `add_pack` added.
-    pub fn added(&self) -> Vec<IndexedPack> {
-        self.read().added.clone()
+    /// Segments of all that `add_pack` added since this was asked last; they stand in its place.
+    pub fn take_added(&self, keys: &Keyring) -> Result<Vec<NewSegment>> {
+        let added: IdSet = std::mem::take(&mut self.write().added).into_iter().collect();
+        let mut rows = Vec::new();
+        for loose in self.read().recent.loose().filter(|it| added.contains(&it.id)) {
+            rows.extend(loose.segment.rows(loose.bytes(), |_| true)?);
+        }
+        let sealed = seal_rows(keys, &rows, &[])?;
+        self.forget(&added);
+        sealed.iter().try_for_each(|segment| self.add_segment(segment.id, segment.plain.clone()))?;
+        Ok(sealed)
+    }
+
+    fn forget(&self, segments: &IdSet) {
+        let mut inner = self.write();
+        let bundles = inner.recent.bundles().to_vec();
+        inner.recent.reset(bundles, |id| segments.contains(id));
+    }
+
+    /// How many packs `add_pack` added since `take_added`.
+    pub fn added(&self) -> usize {
+        self.read().added.len()
+    }
+
+    /// Whether the loose segments should be folded.
+    pub fn is_crowded(&self) -> bool {
+        let inner = self.read();
+        inner.recent.loose_entries() >= MANY_ENTRIES || inner.recent.loose().len() >= MANY_SEGMENTS
+    }
+
+    /// The segments that name one of these packs.
+    pub fn segments_naming(&self, packs: &IdSet) -> Vec<Id> {
+        let inner = self.read();
+        let mut naming = Vec::new();
+        for laid in inner.laid() {
+            let parts = laid.live_parts();
+            let of =
+                |part: &&Part| laid.bundle.pack_rows(part.packs.clone()).any(|(id, _)| packs.contains(&id));
+            naming.extend(parts.filter(of).map(|part| part.id));
+        }
+        let loose = inner.recent.loose().filter(|it| it.packs().any(|(id, _)| packs.contains(&id)));
+        naming.extend(loose.map(|it| it.id));
+        naming
+    }
+
+    /// Tells every pack that those segments name, with its size; None: all segments. A pack may be told twice.
+    pub fn each_pack(&self, segments: Option<&IdSet>, mut tell: impl FnMut(Id, u64)) {
+        let inner = self.read();
+        let wanted = |id: &Id| segments.is_none_or(|segments| segments.contains(id));
+        for laid in inner.laid() {
+            for part in laid.live_parts().filter(|part| wanted(&part.id)) {
+                laid.bundle.pack_rows(part.packs.clone()).for_each(|(id, size)| tell(id, size));
+            }
+        }
+        for loose in inner.recent.loose().filter(|it| wanted(&it.id)) {
+            loose.packs().for_each(|(id, size)| tell(id, size));
+        }
+    }
+
+    /// Hands all segments that count to `look`, the packs in them usable or not; none is added meanwhile. They were checked whole:
+    /// where the cache is damaged this fails, so that nobody takes a part for all.
+    pub fn look<T>(&self, look: impl FnOnce(&[View<'_>]) -> T) -> Result<T> {
+        let inner = self.read();
+        if inner.is_bad() {
+            return damaged(DAMAGED);
+        }
+        let mut views = Vec::new();
+        for laid in inner.laid() {
+            for part in laid.live_parts() {
+                views.push(laid.bundle.view(part).ok_or_else(|| Error::Damaged(DAMAGED.into()))?);
+            }
+        }
+        views.extend(inner.recent.loose().map(|loose| loose.segment.view(loose.bytes())));
+        Ok(look(&views))
     }
 
     /// Every pack that is named, with its size.
-    pub fn packs(&self) -> Vec<(Id, u64)> {
-        let inner = self.read();
-        let held = inner.segments.iter().flat_map(|it| it.segment.packs(it.bytes.get()));
-        let all: HashMap<Id, u64> = held.chain(inner.added.iter().map(|it| (it.id, it.size))).collect();
-        all.into_iter().collect()
+    pub fn packs(&self) -> HashMap<Id, u64> {
+        let mut all = HashMap::new();
+        self.each_pack(None, |id, size| {
+            all.insert(id, size);
+        });
+        all
+    }
+
+    /// Those of these packs that are named, in order.
+    pub fn named(&self, packs: Vec<Id>) -> Vec<Id> {
+        let asked = Numbered::new(packs);
+        let mut named = vec![false; asked.ids().len()];
+        self.each_pack(None, |id, _| {
+            if let Some(at) = asked.position(&id) {
+                named[at] = true;
+            }
+        });
+        asked.ids().iter().zip(named).filter(|(_, it)| *it).map(|(id, _)| *id).collect()
+    }
+
+    /// Of the packs listed with these sizes, those that are named with another one, and that one.
+    pub fn misfits(&self, mut listed: Vec<(Id, u64)>) -> Result<Vec<(Id, u64)>> {
+        listed.sort_unstable();
+        let asked = Numbered::new(listed.iter().map(|(id, _)| *id).collect());
+        if asked.ids().len() != listed.len() {
+            return Err(Error::Usage("a pack is listed twice".into()));
+        }
+        let mut misfits = HashMap::new();
+        self.each_pack(None, |id, size| {
+            if let Some(at) = asked.position(&id) {
+                match listed[at].1 == size {
+                    true => misfits.remove(&id),
+                    false => misfits.insert(id, size),
+                };
+            }
+        });
+        Ok(misfits.into_iter().collect())
     }
 
     /// Replaces the set of packs whose blocks count as known.
-    pub fn declare_usable(&self, packs: HashSet<Id>) {
+    pub fn declare_usable(&self, packs: IdSet) {
         let mut inner = self.write();
-        for loaded in &mut inner.segments {
-            loaded.usable =
-                loaded.segment.packs(loaded.bytes.get()).map(|(id, _)| packs.contains(&id)).collect();
-        }
+        let inner = &mut *inner;
         inner.usable = packs;
+        inner.recent.mark(&inner.usable);
+        inner.layers.mark(&inner.usable);
     }
 
     /// Whether that pack counts.
@@ -187,38 +321,34 @@ impl Index {
         self.find_where(id, |_| true)
     }
 
-    /// A usable place of that block that `accept` takes.
+    /// A usable place of that block that `accept` takes. The newest first: what was stored last is likeliest to be there still.
     pub fn find_where(&self, id: &Id, accept: impl Fn(&Place) -> bool) -> Option<Place> {
         let wanted = prefix(id);
         let inner = self.read();
-        // The newest segments first: what was stored last is likeliest to be there still.
-        let segments = if inner.filter.may_hold(&wanted) { inner.segments.as_slice() } else { &[] };
-        let in_segments = segments.iter().rev().find_map(|loaded| {
-            loaded.segment.find(loaded.bytes.get(), &wanted, |ordinal, place| {
-                loaded.usable.get(ordinal).copied().unwrap_or(false) && accept(place)
-            })
-        });
-        in_segments.or_else(|| {
-            inner
-                .found
-                .get(&wanted)
-                .copied()
-                .filter(|place| inner.usable.contains(&place.pack) && accept(place))
-        })
+        inner.recent.find(&wanted, &accept).or_else(|| inner.layers.find(&wanted, &accept))
     }
 
-    /// Hands all segments to `look`, mapped and held, but not what `add_pack` added; none is added meanwhile.
-    pub fn look<T>(&self, look: impl FnOnce(&[View<'_>]) -> T) -> T {
+    /// Checks every page of one file of what was folded, from 0 on; false past the last. A look-up checks only what it takes: what it
+    /// says is there, is there; but what it says is not there may be, in a damaged part. Whoever concludes something from that
+    /// asks for this first.
+    pub fn verify(&self, number: usize) -> Result<bool> {
         let inner = self.read();
-        let views: Vec<View<'_>> =
-            inner.segments.iter().map(|it| View { bytes: it.bytes.get(), segment: &it.segment }).collect();
-        look(&views)
+        let levels = &inner.layers.levels;
+        let good = match number.checked_sub(levels.len()) {
+            None => Some(levels[number].table.verify()),
+            Some(number) => inner.laid().nth(number).map(|laid| laid.bundle.verify()),
+        };
+        match good {
+            Some(false) => damaged(DAMAGED),
+            _ if inner.is_bad() => damaged(DAMAGED),
+            good => Ok(good.is_some()),
+        }
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
         let inner = self.read();
-        inner.segments.iter().map(|loaded| loaded.segment.entries).sum::<usize>() + inner.found.len()
+        inner.recent.entries() + inner.layers.levels.iter().map(|level| level.table.entries).sum::<usize>()
     }
 
     /// Whether there is none.
@@ -228,65 +358,4 @@ impl Index {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pack::{HEADER, OVERHEAD};
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-    use std::io::Write;
-
-    fn id(seed: u16) -> Id {
-        *blake3::hash(&seed.to_le_bytes()).as_bytes()
-    }
-
-    fn pack(number: u16, blocks: &[u16]) -> IndexedPack {
-        let entries = blocks.iter().enumerate().map(|(at, block)| Entry {
-            id: id(*block),
-            offset: (HEADER + at * 1000) as u32,
-            length: (OVERHEAD + 900) as u32,
-            kind: RecordKind::Block,
-        });
-        IndexedPack { id: id(number), size: 1 << 20, entries: entries.collect() }
-    }
-
-    proptest! {
-        /// The naive twin of mapped segments is a map from id to all places.
-        #[test]
-        fn finds_what_a_map_finds(
-            packs in prop::collection::vec(prop::collection::vec(0u16..600, 0..80), 1..8),
-            unusable in prop::collection::hash_set(0usize..8, 0..4),
-            split in 0usize..8,
-        ) {
-            let packs: Vec<_> = packs.iter().enumerate().map(|(n, blocks)| pack(10_000 + n as u16, blocks)).collect();
-            let mut naive: BTreeMap<Id, Vec<Place>> = BTreeMap::new();
-            for (number, pack) in packs.iter().enumerate() {
-                for entry in &pack.entries {
-                    if !unusable.contains(&number) {
-                        naive.entry(entry.id).or_default().push(Place { pack: pack.id, offset: entry.offset, length: entry.length });
-                    }
-                }
-            }
-            let index = Index::default();
-            let directory = tempfile::tempdir().unwrap();
-            let (mapped, added) = packs.split_at(split.min(packs.len()));
-            for (number, group) in mapped.chunks(2).enumerate() {
-                let path = directory.path().join(number.to_string());
-                std::fs::File::create(&path).unwrap().write_all(&build(group, &[])).unwrap();
-                index.map_segment(&path).unwrap();
-            }
-            for pack in added {
-                index.add_pack(pack.clone());
-            }
-            index.declare_usable(packs.iter().enumerate().filter(|(n, _)| !unusable.contains(n)).map(|(_, p)| p.id).collect());
-            for block in 0..600 {
-                let places = naive.get(&id(block)).cloned().unwrap_or_default();
-                match index.find(&id(block)) {
-                    Some(place) => prop_assert!(places.contains(&place)),
-                    // In memory only the last place of a block is kept, which may lie in an unusable pack.
-                    None => prop_assert!(places.is_empty() || !added.is_empty()),
-                }
-            }
-            prop_assert_eq!(index.packs().len(), packs.len());
-        }
-    }
-}
+mod tests;

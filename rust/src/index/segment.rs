@@ -23,8 +23,10 @@ use crate::pack::{Place, RecordKind};
 pub type Prefix = [u8; 16];
 
 const HEAD: usize = 32;
-const PACK: usize = 40;
-const ENTRY: usize = 28;
+/// Bytes of a pack.
+pub(super) const PACK: usize = 40;
+/// Bytes of an entry.
+pub(super) const ENTRY: usize = 28;
 const HASH: usize = 32;
 const MAX_BITS: u32 = 20;
 /// The fan-out is chosen so that so many entries share a value of it.
@@ -51,17 +53,16 @@ pub struct Row {
     pub entries: Vec<(Prefix, u32, u32)>,
 }
 
+/// What a segment says of that pack: where its blocks lie.
+pub fn row(pack: &IndexedPack) -> Row {
+    let blocks = pack.entries.iter().filter(|entry| entry.kind == RecordKind::Block);
+    let entries = blocks.map(|entry| (prefix(&entry.id), entry.offset, entry.length)).collect();
+    Row { pack: pack.id, size: pack.size, entries }
+}
+
 /// Builds the plain bytes of a segment of those packs.
 pub fn build(packs: &[IndexedPack], replaces: &[Id]) -> Vec<u8> {
-    let rows: Vec<Row> = packs
-        .iter()
-        .map(|pack| {
-            let blocks = pack.entries.iter().filter(|entry| entry.kind == RecordKind::Block);
-            let entries = blocks.map(|entry| (prefix(&entry.id), entry.offset, entry.length)).collect();
-            Row { pack: pack.id, size: pack.size, entries }
-        })
-        .collect();
-    build_rows(&rows, replaces)
+    build_rows(&packs.iter().map(row).collect::<Vec<Row>>(), replaces)
 }
 
 /// As `build`.
@@ -104,7 +105,7 @@ pub fn build_rows(rows: &[Row], replaces: &[Id]) -> Vec<u8> {
     out
 }
 
-fn prefix_of(entry: &[u8]) -> Prefix {
+pub(super) fn prefix_of(entry: &[u8]) -> Prefix {
     let mut out = [0; 16];
     out.copy_from_slice(&entry[..16]);
     out
@@ -119,8 +120,6 @@ fn leading(prefix: &[u8], bits: u32) -> u32 {
 pub struct Segment {
     /// How many entries it has.
     pub entries: usize,
-    /// Its last 32 bytes, which tell it from others.
-    pub checksum: Id,
     bits: u32,
     packs: usize,
     packs_at: usize,
@@ -156,8 +155,7 @@ impl Segment {
         if entries.checked_mul(ENTRY).and_then(|size| size.checked_add(entries_at)) != Some(body.len()) {
             return damaged("an index segment whose counts do not fit its length");
         }
-        let checksum = Reader::new(hash).array()?;
-        let segment = Self { entries, checksum, bits, packs, packs_at, fanout_at, entries_at };
+        let segment = Self { entries, bits, packs, packs_at, fanout_at, entries_at };
         let mut last = 0;
         for value in 0..=(1usize << bits) {
             let before = segment.before(bytes, value);
@@ -174,18 +172,25 @@ impl Segment {
 
     /// The packs it names, in order, with their sizes.
     pub fn packs<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (Id, u64)> + use<'a> {
-        bytes[self.packs_at..self.packs_at + self.packs * PACK].chunks_exact(PACK).map(|pack| {
-            let mut id = [0; 32];
-            id.copy_from_slice(&pack[..32]);
-            let mut size = [0; 8];
-            size.copy_from_slice(&pack[32..]);
-            (id, u64::from_le_bytes(size))
-        })
+        pack_rows(self.parts(bytes).0)
+    }
+
+    /// The bytes of its packs and of its entries.
+    pub(super) fn parts<'a>(&self, bytes: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        (
+            &bytes[self.packs_at..self.packs_at + self.packs * PACK],
+            &bytes[self.entries_at..self.entries_at + self.entries * ENTRY],
+        )
+    }
+
+    /// How many packs it names.
+    pub fn pack_count(&self) -> usize {
+        self.packs
     }
 
     /// The prefixes of its entries.
     pub fn prefixes<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Prefix> + use<'a> {
-        bytes[self.entries_at..self.entries_at + self.entries * ENTRY].chunks_exact(ENTRY).map(prefix_of)
+        self.parts(bytes).1.chunks_exact(ENTRY).map(prefix_of)
     }
 
     /// The ids of the segments that this one replaces.
@@ -197,27 +202,41 @@ impl Segment {
         })
     }
 
+    /// To be walked.
+    pub fn view<'a>(&self, bytes: &'a [u8]) -> View<'a> {
+        let (packs, entries) = self.parts(bytes);
+        View::new(packs, entries, 0)
+    }
+
     /// The packs that `keep` takes, with their entries; an entry that no pack can have is an error.
     pub fn rows(&self, bytes: &[u8], mut keep: impl FnMut(&Id) -> bool) -> Result<Vec<Row>> {
         let mut rows: Vec<Option<Row>> = self
             .packs(bytes)
             .map(|(pack, size)| keep(&pack).then(|| Row { pack, size, entries: Vec::new() }))
             .collect();
-        for number in 0..self.entries {
-            let entry = self.entry(bytes, number);
-            let Some((ordinal, place)) = self.place(bytes, entry) else {
-                return damaged("an index segment with an entry that no pack can have");
+        for (prefix, pack, offset, length) in self.view(bytes).entries() {
+            let Some(row) = rows.get_mut(pack as usize) else {
+                return damaged("an index segment with an entry of no pack");
             };
-            if let Some(Some(row)) = rows.get_mut(ordinal) {
-                row.entries.push((prefix_of(entry), place.offset, place.length));
+            if let Some(row) = row {
+                Place::checked(row.pack, offset, length)?;
+                row.entries.push((prefix, offset, length));
             }
         }
         Ok(rows.into_iter().flatten().collect())
     }
 
-    /// All of its entries, in order.
-    pub fn walk<'a>(&self, bytes: &'a [u8]) -> SegmentEntries<'a> {
-        SegmentEntries(bytes[self.entries_at..self.entries_at + self.entries * ENTRY].chunks_exact(ENTRY))
+    /// The place of an entry if it is of that prefix and `usable` takes its pack's number.
+    pub fn place_at(
+        &self,
+        bytes: &[u8],
+        number: usize,
+        wanted: &Prefix,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<Place> {
+        let entry = self.entry(bytes, number);
+        let (ordinal, place) = (prefix_of(entry) == *wanted).then(|| self.place(bytes, entry)).flatten()?;
+        usable(ordinal).then_some(place)
     }
 
     /// How many entries come before that value of the leading bits.
@@ -259,9 +278,7 @@ impl Segment {
     }
 
     fn place(&self, bytes: &[u8], entry: &[u8]) -> Option<(usize, Place)> {
-        let mut reader = Reader::new(&entry[16..]);
-        let ordinal = reader.u32().ok()? as usize;
-        let (offset, length) = (reader.u32().ok()?, reader.u32().ok()?);
+        let (ordinal, offset, length) = fields(entry);
         // Straight to it: a segment of a whole repository names millions.
         let at = (ordinal < self.packs).then(|| self.packs_at + ordinal * PACK)?;
         let pack = Reader::new(bytes.get(at..)?).array().ok()?;
@@ -269,15 +286,65 @@ impl Segment {
     }
 }
 
+/// Id and size of the packs whose bytes these are.
+pub(super) fn pack_rows(bytes: &[u8]) -> impl Iterator<Item = (Id, u64)> + use<'_> {
+    bytes.chunks_exact(PACK).map(|pack| {
+        let mut id = [0; 32];
+        id.copy_from_slice(&pack[..32]);
+        let mut size = [0; 8];
+        size.copy_from_slice(&pack[32..]);
+        (id, u64::from_le_bytes(size))
+    })
+}
+
+/// Number of the pack, offset and length of an entry.
+pub(super) fn fields(entry: &[u8]) -> (usize, u32, u32) {
+    let field = |at: usize| {
+        let mut out = [0; 4];
+        out.copy_from_slice(&entry[at..at + 4]);
+        u32::from_le_bytes(out)
+    };
+    (field(16) as usize, field(20), field(24))
+}
+
+/// One segment, to be walked.
+#[derive(Clone)]
+pub struct View<'a> {
+    packs: &'a [u8],
+    entries: &'a [u8],
+    first: usize,
+}
+
+impl<'a> View<'a> {
+    /// Of the bytes of packs, and of entries that count packs from `first` on.
+    pub(super) fn new(packs: &'a [u8], entries: &'a [u8], first: usize) -> Self {
+        Self { packs, entries, first }
+    }
+
+    /// The packs it names, in the order of their numbers.
+    pub fn packs(&self) -> impl Iterator<Item = Id> + use<'a> {
+        pack_rows(self.packs).map(|(id, _)| id)
+    }
+
+    /// Its entries in ascending order of their prefixes.
+    pub fn entries(&self) -> SegmentEntries<'a> {
+        SegmentEntries { entries: self.entries.chunks_exact(ENTRY), first: self.first }
+    }
+}
+
 /// Walks a segment: (prefix, number of the pack in the segment's own list, offset, length).
-pub struct SegmentEntries<'a>(std::slice::ChunksExact<'a, u8>);
+pub struct SegmentEntries<'a> {
+    entries: std::slice::ChunksExact<'a, u8>,
+    first: usize,
+}
 
 impl Iterator for SegmentEntries<'_> {
     type Item = (Prefix, u32, u32, u32);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut reader = Reader::new(self.0.next()?);
-        Some((reader.array().ok()?, reader.u32().ok()?, reader.u32().ok()?, reader.u32().ok()?))
+        let entry = self.entries.next()?;
+        let (pack, offset, length) = fields(entry);
+        Some((prefix_of(entry), pack.wrapping_sub(self.first) as u32, offset, length))
     }
 }
 

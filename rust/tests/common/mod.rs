@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // Each file of tests uses its own part of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use snapferry_core::codec::{Codec, Encoder};
@@ -82,7 +82,7 @@ impl Store {
         capacity: usize,
     ) -> Exported {
         let index = Arc::new(Index::default());
-        index.declare_usable(self.packs.keys().copied().collect::<HashSet<_>>());
+        index.declare_usable(self.packs.keys().copied().collect());
         let parent = parent.map(|it| {
             let manifest = self.manifest(it.roots, it.size);
             self.load(&manifest, 0, manifest.blocks);

@@ -1,0 +1,248 @@
+//! Folding: loose segments become bundles, and some bundles get a table that takes in older tables, so that there are always few.
+//!
+//! Step by step, so that whoever folds can stop at any time. What is dropped or killed before its end leaves nothing that counts:
+//! files get their names when they are whole, and count when `current` names them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Index;
+use super::bundle::{Bundle, BundleWriter};
+use super::layers::{Laid, Level, write_current};
+use super::plan::{From, Merged, Output, Plan, Shape, renumbered, taken_in};
+use super::recent::Loose;
+use super::table::{Cursor, Key, Named, Table, bundle_file};
+use super::table_writer::{Sorted, TableWriter};
+use crate::error::{Error, Result};
+
+/// How many entries one step merges: some ten milliseconds.
+const STEP: usize = 1 << 20;
+
+enum Stage {
+    Bundles { output: usize, part: usize, writer: Option<BundleWriter> },
+    Table { writer: TableWriter, fresh: Sorted },
+    Done,
+}
+
+/// One fold that is under way.
+pub struct Fold {
+    index: Arc<Index>,
+    directory: PathBuf,
+    sorts: bool,
+    /// Files that stay as they are: tables, and bundles without one.
+    kept: Vec<String>,
+    /// Bundles that had no table and get one.
+    unsorted: Vec<String>,
+    loose: Vec<Arc<Loose>>,
+    merged: Vec<Merged>,
+    outputs: Vec<Output>,
+    /// Keys of what is in no table yet, in the order of their new numbers.
+    fresh: Vec<Key>,
+    stage: Stage,
+    made: Vec<PathBuf>,
+}
+
+impl Fold {
+    /// Begins to fold what is loose now, upon what `directory` holds now. With a table if `last`, or if much is without one.
+    /// None if there is nothing to do. One at a time in a directory.
+    pub fn begin(index: &Arc<Index>, directory: &Path, shape: Shape, last: bool) -> Result<Option<Self>> {
+        index.adopt(directory);
+        index.with_state(|layers, recent| {
+            let loose: Vec<Arc<Loose>> = recent.loose().cloned().collect();
+            let sorts = last || recent.entries() >= shape.unsorted;
+            if loose.is_empty() && (recent.bundles().is_empty() || !sorts) {
+                return Ok(None);
+            }
+            let taken = if sorts { taken_in(&layers.levels, recent.entries(), shape) } else { 0 };
+            let (kept, taken) = layers.levels.split_at(layers.levels.len() - taken);
+            let mut plan = Plan::new(shape.bundle);
+            for level in taken {
+                plan.level(directory, level)?;
+            }
+            let mut files: Vec<String> = kept.iter().map(|level| level.table.name.clone()).collect();
+            let mut unsorted: Vec<String> =
+                recent.bundles().iter().map(|laid| bundle_file(&laid.bundle.name)).collect();
+            if sorts {
+                recent.bundles().iter().for_each(|laid| plan.bundle(laid, true, |_, _| ()));
+            } else {
+                files.append(&mut unsorted);
+            }
+            loose.iter().for_each(|loose| plan.put(From::Loose(loose.clone())));
+            Ok(Some(Self {
+                index: index.clone(),
+                directory: directory.to_owned(),
+                sorts,
+                kept: files,
+                unsorted,
+                loose,
+                merged: plan.merged,
+                outputs: plan.outputs,
+                fresh: Vec::new(),
+                stage: Stage::Bundles { output: 0, part: 0, writer: None },
+                made: Vec::new(),
+            }))
+        })
+    }
+
+    /// Does a little; false once all is done.
+    pub fn step(&mut self) -> Result<bool> {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Bundles { output, part, writer } if output < self.outputs.len() => {
+                self.bundle(output, part, writer)?
+            }
+            Stage::Bundles { .. } if self.sorts => self.begin_table()?,
+            Stage::Bundles { .. } => self.publish_bundles()?,
+            Stage::Table { writer, fresh } => self.merge(writer, fresh)?,
+            Stage::Done => Stage::Done,
+        };
+        Ok(!matches!(self.stage, Stage::Done))
+    }
+
+    /// The entries of one segment into a bundle.
+    fn bundle(&mut self, output: usize, part: usize, writer: Option<BundleWriter>) -> Result<Stage> {
+        let next = Stage::Bundles { output: output + 1, part: 0, writer: None };
+        let (from, named) = match &mut self.outputs[output] {
+            Output::Kept { laid, fresh } => {
+                if *fresh {
+                    self.fresh.extend(laid.bundle.prefixes().map(|prefix| Key::of(&prefix)));
+                }
+                return Ok(next);
+            }
+            Output::Made { from, named, .. } => (from, named),
+        };
+        let mut writer = match writer {
+            Some(writer) => writer,
+            None => {
+                let sizes: Vec<_> = from.iter().map(From::size).collect();
+                let mut writer = BundleWriter::create(&self.directory, &sizes)?;
+                from.iter().try_for_each(|it| writer.packs(&it.source()?))?;
+                writer
+            }
+        };
+        let fresh = self.sorts && from[part].is_fresh();
+        let keys = &mut self.fresh;
+        writer.entries(&from[part].source()?, |key| {
+            if fresh {
+                keys.push(key)
+            }
+        })?;
+        if part + 1 < from.len() {
+            return Ok(Stage::Bundles { output, part: part + 1, writer: Some(writer) });
+        }
+        let finished = writer.finish(&self.directory)?;
+        self.made.push(self.directory.join(bundle_file(&finished.name)));
+        *named = Some(finished);
+        Ok(next)
+    }
+
+    fn begin_table(&mut self) -> Result<Stage> {
+        let bundles: Vec<Named> = self.outputs.iter().filter_map(Output::named).collect();
+        let entries: usize = self.outputs.iter().map(Output::entries).sum();
+        // What is fresh comes last, in the bundles and so in the numbers.
+        let Some(first) = entries.checked_sub(self.fresh.len()) else {
+            return Err(Error::Damaged("a bundle of the index cache is damaged".into()));
+        };
+        let writer = TableWriter::create(&self.directory, &bundles, entries)?;
+        let fresh = Sorted::new(&std::mem::take(&mut self.fresh), first as u32);
+        Ok(Stage::Table { writer, fresh })
+    }
+
+    /// The next entries of all tables, in order.
+    fn merge(&mut self, mut writer: TableWriter, mut fresh: Sorted) -> Result<Stage> {
+        let mut cursors: Vec<Cursor<'_>> =
+            self.merged.iter().map(|it| Cursor::resume(&it.table, it.position)).collect();
+        let mut heads = cursors.iter_mut().map(Cursor::peek).collect::<Result<Vec<_>>>()?;
+        let mut newest = fresh.peek();
+        let mut more = true;
+        for _ in 0..STEP {
+            // Of equal keys the older comes first: its number is the smaller one.
+            let mut least = newest.map(|(key, _)| key);
+            let mut from = None;
+            for (number, head) in heads.iter().enumerate().rev() {
+                if let Some((key, _)) = head.filter(|(key, _)| least.is_none_or(|least| *key <= least)) {
+                    (least, from) = (Some(key), Some(number));
+                }
+            }
+            if let Some((at, (key, number))) = from.and_then(|at| Some((at, heads[at]?))) {
+                if let Some(number) = renumbered(&self.merged[at].pieces, number as usize) {
+                    writer.push(key, number as u32)?;
+                }
+                cursors[at].advance();
+                heads[at] = cursors[at].peek()?;
+            } else if let Some((key, number)) = newest {
+                writer.push(key, number)?;
+                fresh.advance();
+                newest = fresh.peek();
+            } else {
+                more = false;
+                break;
+            }
+        }
+        let positions: Vec<_> = cursors.iter().map(Cursor::position).collect();
+        for (merged, position) in self.merged.iter_mut().zip(positions) {
+            merged.position = position;
+        }
+        if more {
+            return Ok(Stage::Table { writer, fresh });
+        }
+        self.publish_table(writer)?;
+        Ok(Stage::Done)
+    }
+
+    /// Makes it count: here, and for whoever opens the directory from now on.
+    fn publish_table(&mut self, writer: TableWriter) -> Result<()> {
+        let name = writer.finish(&self.directory)?;
+        self.made.push(self.directory.join(&name));
+        let table = Table::open(&self.directory, &name)?;
+        let bundles = self.outputs.iter().map(|output| self.laid(output)).collect::<Result<Vec<_>>>()?;
+        let tables = self.kept.len();
+        self.kept.push(name);
+        let text = write_current(&self.directory, &self.kept)?;
+        self.made.clear();
+        let level = Level::new(table, bundles.into_iter().map(Some).collect());
+        self.index.install(text, tables, level, &self.loose);
+        self.remove_old();
+        Ok(())
+    }
+
+    fn publish_bundles(&mut self) -> Result<Stage> {
+        let bundles = self.outputs.iter().map(|output| self.laid(output)).collect::<Result<Vec<_>>>()?;
+        self.kept.extend(bundles.iter().map(|laid| bundle_file(&laid.bundle.name)));
+        let text = write_current(&self.directory, &self.kept)?;
+        self.made.clear();
+        self.index.bind(text, bundles, &self.loose);
+        Ok(Stage::Done)
+    }
+
+    fn laid(&self, output: &Output) -> Result<Laid> {
+        match (output, output.named()) {
+            (Output::Kept { laid, .. }, _) => Ok(laid.clone()),
+            (_, Some(named)) => {
+                let mut laid = Laid::new(Arc::new(Bundle::open(&self.directory, named.name)?));
+                laid.settle(|_| true);
+                Ok(laid)
+            }
+            _ => Err(Error::Usage("a bundle that was not made".into())),
+        }
+    }
+
+    /// Nobody opens these any more; who has them mapped keeps them.
+    fn remove_old(&self) {
+        let stays: Vec<String> =
+            self.outputs.iter().filter_map(Output::named).map(|it| bundle_file(&it.name)).collect();
+        let tables = self.merged.iter().map(|it| it.table.name.clone());
+        let of_tables = self.merged.iter().flat_map(|it| &it.table.bundles).map(|it| bundle_file(&it.name));
+        let unsorted = self.unsorted.iter().cloned();
+        for name in tables.chain(of_tables).chain(unsorted).filter(|name| !stays.contains(name)) {
+            let _ = std::fs::remove_file(self.directory.join(name));
+        }
+    }
+}
+
+impl Drop for Fold {
+    fn drop(&mut self) {
+        for path in &self.made {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

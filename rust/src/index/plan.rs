@@ -1,0 +1,202 @@
+//! What a fold will make: which tables it takes in, which bundles stay and which are written anew, and how numbers change.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::bundle::{Bundle, Part, Source};
+use super::layers::{Laid, Level};
+use super::recent::Loose;
+use super::table::{Named, Table};
+use crate::bytes::Id;
+use crate::error::{Error, Result};
+
+/// How large what is folded becomes.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// So many entries of bundles without a table get one.
+    pub unsorted: usize,
+    /// A table takes in the one before it unless that is so many times as large.
+    pub ratio: usize,
+    /// Tables of fewer entries than that times the ratio are always taken in.
+    pub small: usize,
+    /// A bundle is not made larger than this, unless one segment is; one of less than a quarter is written anew with the next.
+    pub bundle: usize,
+}
+
+impl Default for Shape {
+    /// Of 10⁹ entries each was written into seven tables then, and there are two on average.
+    fn default() -> Self {
+        Self { unsorted: 1 << 23, ratio: 4, small: 1 << 17, bundle: 1 << 20 }
+    }
+}
+
+/// A segment that goes into a new bundle. What is fresh is in no table yet.
+pub enum From {
+    /// From memory.
+    Loose(Arc<Loose>),
+    /// From another bundle.
+    Bundled { bundle: Arc<Bundle>, part: Part, fresh: bool },
+}
+
+impl From {
+    /// Where it is read.
+    pub fn source(&self) -> Result<Source<'_>> {
+        let damaged = || Error::Damaged("a bundle of the index cache is damaged".into());
+        match self {
+            Self::Loose(loose) => Ok(Source::plain(&loose.segment, loose.bytes())),
+            Self::Bundled { bundle, part, .. } => Source::bundled(bundle, part).ok_or_else(damaged),
+        }
+    }
+
+    /// Id, packs and entries of the segment.
+    pub fn size(&self) -> (Id, usize, usize) {
+        match self {
+            Self::Loose(loose) => (loose.id, loose.segment.pack_count(), loose.segment.entries),
+            Self::Bundled { part, .. } => (part.id, part.packs.len(), part.entries.len()),
+        }
+    }
+
+    /// Whether no table finds it yet.
+    pub fn is_fresh(&self) -> bool {
+        matches!(self, Self::Loose(_) | Self::Bundled { fresh: true, .. })
+    }
+}
+
+/// A bundle of the new table.
+pub enum Output {
+    /// One that there was.
+    Kept { laid: Laid, fresh: bool },
+    /// One that is to be made; named once it is.
+    Made { from: Vec<From>, entries: usize, named: Option<Named> },
+}
+
+impl Output {
+    /// As the new table names it, once it is made.
+    pub fn named(&self) -> Option<Named> {
+        match self {
+            Self::Kept { laid, .. } => {
+                Some(Named { name: laid.bundle.name, entries: laid.bundle.entries as u32 })
+            }
+            Self::Made { named, .. } => *named,
+        }
+    }
+
+    /// How many entries it has.
+    pub fn entries(&self) -> usize {
+        match self {
+            Self::Kept { laid, .. } => laid.bundle.entries,
+            Self::Made { entries, .. } => *entries,
+        }
+    }
+}
+
+/// Numbers `from` to before `until` of an old table begin at `to` in the new one.
+pub struct Piece {
+    from: usize,
+    until: usize,
+    to: usize,
+}
+
+/// An old table, how its numbers change, and how far it was read.
+pub struct Merged {
+    /// Mapped for this fold alone.
+    pub table: Table,
+    /// In the order of the old numbers; those in none are dropped.
+    pub pieces: Vec<Piece>,
+    /// Of the cursor that reads it.
+    pub position: (usize, usize),
+}
+
+/// How many of the newest tables are taken in: until an older one is much larger than all that would be merged; and one half of
+/// whose entries no longer count.
+pub fn taken_in(levels: &[Level], fresh: usize, shape: Shape) -> usize {
+    let mut all = fresh;
+    let mut count = 0;
+    for level in levels.iter().rev() {
+        let entries = level.table.entries;
+        let live: usize = level.laid().map(Laid::live_entries).sum();
+        let large = entries >= shape.ratio * all.max(shape.small) && live * 2 >= entries;
+        if large || all + entries > u32::MAX as usize {
+            break;
+        }
+        all += entries;
+        count += 1;
+    }
+    count
+}
+
+/// What the new table will be of, and how the old ones' numbers change.
+pub struct Plan {
+    /// Its bundles, in order.
+    pub outputs: Vec<Output>,
+    /// The tables it takes in.
+    pub merged: Vec<Merged>,
+    entries: usize,
+    most: usize,
+}
+
+impl Plan {
+    /// Nothing yet; no bundle is to be made of more than so many entries.
+    pub fn new(most: usize) -> Self {
+        Self { outputs: Vec::new(), merged: Vec::new(), entries: 0, most }
+    }
+
+    /// Takes in a table.
+    pub fn level(&mut self, directory: &Path, level: &Level) -> Result<()> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (laid, first) in level.bundles.iter().zip(&level.firsts) {
+            let Some(laid) = laid.as_ref().filter(|laid| !laid.bundle.is_bad()) else { continue };
+            self.bundle(laid, false, |range, to| {
+                let (from, until) = (first + range.start, first + range.end);
+                match pieces.last_mut() {
+                    Some(last) if last.until == from && last.to + (last.until - last.from) == to => {
+                        last.until = until;
+                    }
+                    _ => pieces.push(Piece { from, until, to }),
+                }
+            });
+        }
+        let table = Table::open(directory, &level.table.name)?;
+        self.merged.push(Merged { table, pieces, position: (0, 0) });
+        Ok(())
+    }
+
+    /// A bundle stays, unless it is small or a quarter of it no longer counts: it is written anew then, with what comes after it.
+    pub fn bundle(&mut self, laid: &Laid, fresh: bool, mut numbered: impl FnMut(Range<usize>, usize)) {
+        let entries = laid.bundle.entries;
+        if laid.live_entries() * 4 >= entries * 3 && entries * 4 >= self.most {
+            numbered(0..entries, self.entries);
+            self.entries += entries;
+            self.outputs.push(Output::Kept { laid: laid.clone(), fresh });
+            return;
+        }
+        for part in laid.live_parts() {
+            numbered(part.entries.clone(), self.entries);
+            self.put(From::Bundled { bundle: laid.bundle.clone(), part: part.clone(), fresh });
+        }
+    }
+
+    /// Puts a segment into the last bundle that is being made, if there is room.
+    pub fn put(&mut self, it: From) {
+        let more = it.size().2;
+        self.entries += more;
+        match self.outputs.last_mut() {
+            Some(Output::Made { from, entries, .. }) if *entries + more <= self.most => {
+                from.push(it);
+                *entries += more;
+            }
+            _ => self.outputs.push(Output::Made { from: vec![it], entries: more, named: None }),
+        }
+    }
+}
+
+/// The new number of an old one, unless it is dropped.
+pub fn renumbered(pieces: &[Piece], number: usize) -> Option<usize> {
+    let at = match pieces {
+        [_] => 0,
+        _ => pieces.partition_point(|piece| piece.from <= number).checked_sub(1)?,
+    };
+    let piece = pieces.get(at).filter(|piece| (piece.from..piece.until).contains(&number))?;
+    Some(piece.to + (number - piece.from))
+}
