@@ -52,7 +52,7 @@ async def let_go(lab: Lab, snapshot_id: str, gone: set[str]) -> None:
         index = _core.Index()
         for key in [key for key in store if key.startswith(names.PACKS)]:
             index.add_pack(keyring, names.parse_pack(key) or b"", len(store[key]), store[key])
-        for segment in index.added(keyring):
+        for segment in index.take_added(keyring):
             store[names.segment(segment.id)] = segment.data
 
 
