@@ -2,7 +2,9 @@
 
 use crate::explore::{Party, Step};
 use crate::setting::{Broken, Listing, Setting};
-use crate::state::{A, B, Blocks, Collection, Collector, DATA, Do, End, Ids, Packs, REPACKED, State, WRITERS, WRITTEN, bits};
+use crate::state::{
+    A, B, Blocks, Collection, Collector, DATA, Do, End, Ids, Packs, REPACKED, State, WRITERS, WRITTEN, bits,
+};
 
 /// All steps that collector `index` can take. The first one is what a collector does that has no choice to make.
 pub fn steps(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(Step, State)) {
@@ -49,7 +51,9 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
             me.to = Do::Publish;
             "creates a pack of what lives in the one it condemns"
         }
-        Do::Publish if state.store.collection(me.n).published && !setting.breaks(Broken::PublishNotExclusive) => {
+        Do::Publish
+            if state.store.collection(me.n).published && !setting.breaks(Broken::PublishNotExclusive) =>
+        {
             *me = Collector { to: Do::Look, ..Collector::default() };
             "finds its number taken"
         }
@@ -67,7 +71,9 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
         }
         Do::LookAgain | Do::LookOnceMore => {
             // A store that lags shows at least what one has created oneself.
-            if state.store.newest().max(if setting.breaks(Broken::CollectionsListLags) { me.n } else { 0 }) == me.n {
+            if state.store.newest().max(if setting.breaks(Broken::CollectionsListLags) { me.n } else { 0 })
+                == me.n
+            {
                 me.to = match me.to {
                     Do::LookAgain => Do::Wait,
                     _ => after_decision(setting, me),
@@ -86,13 +92,20 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
                 collection.decided = true;
                 collection.delete = me.list;
             }
-            me.to = if setting.breaks(Broken::NoLookAfterDecision) { after_decision(setting, me) } else { Do::LookOnceMore };
+            me.to = if setting.breaks(Broken::NoLookAfterDecision) {
+                after_decision(setting, me)
+            } else {
+                Do::LookOnceMore
+            };
             "decides what is deleted"
         }
         Do::Delete => {
             // Lowest first: the order of deletions is nobody's business, as what is on the list is needed by nobody.
             let pack = me.list & me.list.wrapping_neg();
-            store.packs &= !pack;
+            // It may be late, but not so late that there has been another collection since it was looked that this one is open.
+            if state.store.newest() == me.n || setting.breaks(Broken::DeletesAtAnyTime) {
+                store.packs &= !pack;
+            }
             me.list &= !pack;
             if me.list == 0 {
                 me.to = if setting.breaks(Broken::DoneBeforeDeletes) { Do::Finish } else { Do::Done };
@@ -115,13 +128,18 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
                 store.copies &= !(noted & noted.wrapping_neg());
                 "deletes a copy that has a note"
             } else {
-                me.to = if setting.breaks(Broken::NotesRemoved) { Do::RemoveNotes } else { Do::RemoveCollections };
+                me.to = if setting.breaks(Broken::NotesRemoved) {
+                    Do::RemoveNotes
+                } else {
+                    Do::RemoveCollections
+                };
                 "lists snapshots/ and forgotten/"
             }
         }
         Do::RemoveNotes => {
             for id in bits(store.notes.into()) {
-                let left = id > 0 && (store.sessions[id - 1].begun || store.sessions[id - 1].end != End::Open);
+                let left =
+                    id > 0 && (store.sessions[id - 1].begun || store.sessions[id - 1].end != End::Open);
                 if store.copies >> id & 1 == 0 && !left {
                     store.notes &= !(1 << id);
                 }
@@ -220,11 +238,13 @@ fn mark_sessions(setting: &Setting, state: &State, me: &mut Collector) {
             if setting.breaks(Broken::WaitsForEarlierList) {
                 me.open |= 1 << index;
             }
-            if pins(setting) {
+            if session.pins {
                 mark(me, setting.needs(0, Default::default()));
             }
         }
-        if let Some(commit) = setting.committed(&state.store, index).filter(|_| state.store.notes >> (index + 1) & 1 == 0) {
+        if let Some(commit) =
+            setting.committed(&state.store, index).filter(|_| state.store.notes >> (index + 1) & 1 == 0)
+        {
             mark(me, setting.needs(index + 1, commit));
         }
     }
@@ -239,10 +259,6 @@ fn mark_sessions(setting: &Setting, state: &State, me: &mut Collector) {
             me.ended = 0;
         }
     }
-}
-
-fn pins(setting: &Setting) -> bool {
-    setting.parent && !setting.copiers && !setting.breaks(Broken::NoPin)
 }
 
 fn mark(me: &mut Collector, (pages, blocks): (Packs, Blocks)) {
@@ -343,7 +359,8 @@ fn wait(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(Ste
     let n = state.collectors[index].n;
     let open = |session: usize| {
         let one = &state.store.sessions[session];
-        let seen = !setting.breaks(Broken::WaitsForEarlierList) || state.collectors[index].open >> session & 1 != 0;
+        let seen =
+            !setting.breaks(Broken::WaitsForEarlierList) || state.collectors[index].open >> session & 1 != 0;
         one.begun && one.end == End::Open && !one.unlisted && seen
     };
     let free = |session: usize| !open(session) || state.store.sessions[session].named >= n;
@@ -371,7 +388,9 @@ fn finish(setting: &Setting, next: &mut State, index: usize) -> &'static str {
     let me = &mut next.collectors[index];
     let store = &mut next.store;
     let ended: Ids = if setting.breaks(Broken::SessionsRemovedAtOnce) {
-        (0..WRITERS).filter(|&session| store.sessions[session].end != End::Open).fold(0, |all, session| all | 1 << session)
+        (0..WRITERS)
+            .filter(|&session| store.sessions[session].end != End::Open)
+            .fold(0, |all, session| all | 1 << session)
     } else if me.n > 1 {
         store.collection(me.n - 1).ended
     } else {
@@ -413,17 +432,20 @@ fn remove_sessions(setting: &Setting, next: &mut State, index: usize) -> &'stati
         let session = &mut next.store.sessions[left];
         if beats {
             session.begun = false;
+            session.pins = false;
             session.beats = 0;
             session.named = 0;
-            session.first = 0;
             return "deletes the beats of a session, beat 0 first";
         }
         session.end = End::Open;
-        session.end_first = 0;
         session.commit = Default::default();
         return "deletes the end of a session";
     }
-    let order = if setting.breaks(Broken::EndRemovedFirst) { [Do::RemoveEnds, Do::RemoveBeats] } else { [Do::RemoveBeats, Do::RemoveEnds] };
+    let order = if setting.breaks(Broken::EndRemovedFirst) {
+        [Do::RemoveEnds, Do::RemoveBeats]
+    } else {
+        [Do::RemoveBeats, Do::RemoveEnds]
+    };
     if me.to == order[0] {
         me.to = order[1];
     } else {

@@ -93,14 +93,20 @@ struct Level {
 ///
 /// Arguments: `threads` that share the work; `traced` remembers where each state came from, for the trace of a violation;
 /// `progress` is called after each level with what was explored so far and the size of the next level.
-pub fn explore(setting: &Setting, threads: usize, traced: bool, progress: &mut dyn FnMut(&Explored, usize)) -> Explored {
+pub fn explore(
+    setting: &Setting,
+    threads: usize,
+    traced: bool,
+    most: u64,
+    progress: &mut dyn FnMut(&Explored, usize),
+) -> Explored {
     let seen = Seen::new(traced);
     let recovered = Seen::new(false);
     let first = setting.first_state();
     seen.add(fingerprint(&first), 0);
     let mut explored = Explored { states: 1, ..Explored::default() };
     let mut level = vec![first];
-    while !level.is_empty() {
+    while !level.is_empty() && explored.states < most {
         let results = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for part in level.chunks(level.len().div_ceil(threads)) {
@@ -145,7 +151,8 @@ fn expand(setting: &Setting, part: &[State], seen: &Seen, recovered: &Seen) -> L
             if level.violation.is_some() || !seen.add(print, from) {
                 return;
             }
-            level.violation = invariants::broken(setting, &next, recovered).map(|invariant| (invariant, next));
+            level.violation =
+                invariants::broken(setting, &next, recovered).map(|invariant| (invariant, next));
             level.found.push(next);
         });
         if level.violation.is_some() {
@@ -184,7 +191,8 @@ pub fn fingerprint(state: &State) -> u64 {
     let words = symmetry::words(state);
     let mut mixed: u64 = 0x9e37_79b9_7f4a_7c15;
     for pair in words.chunks(2) {
-        let product = u128::from(pair[0] ^ mixed ^ 0xa076_1d64_78bd_642f) * u128::from(pair[1] ^ 0xe703_7ed1_a0b4_28db ^ mixed.rotate_left(23));
+        let product = u128::from(pair[0] ^ mixed ^ 0xa076_1d64_78bd_642f)
+            * u128::from(pair[1] ^ 0xe703_7ed1_a0b4_28db ^ mixed.rotate_left(23));
         mixed = (product as u64 ^ (product >> 64) as u64).wrapping_add(mixed.rotate_left(41));
     }
     let product = u128::from(mixed ^ 0x8ebc_6af0_9c88_c6e3) * 0x5895_51d5_59e6_9d3f_u128;

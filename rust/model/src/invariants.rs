@@ -15,10 +15,12 @@ pub fn broken(setting: &Setting, state: &State, recovered: &Seen) -> Option<&'st
             return Some("I1: a snapshot that counts needs a pack that is gone");
         }
     }
-    if bits((state.counted & !state.forgotten & !state.forgetting).into()).any(|id| !kept(setting, &state.store, id)) {
+    if bits((state.counted & !state.forgotten & !state.forgetting).into())
+        .any(|id| !kept(setting, &state.store, id))
+    {
         return Some("I2: a snapshot is gone that nobody forgot");
     }
-    let half_forgotten = state.forgetting & !state.store.notes;
+    let half_forgotten = state.forgetting & !state.forgotten;
     if bits(half_forgotten.into()).any(|id| !kept(setting, &state.store, id)) {
         return Some("I2: a snapshot is gone without a note");
     }
@@ -35,7 +37,8 @@ pub fn broken(setting: &Setting, state: &State, recovered: &Seen) -> Option<&'st
 /// The snapshots that exist: those with a copy, and those that anybody may finish, without a note.
 fn counting<'a>(setting: &'a Setting, store: &'a Store) -> impl Iterator<Item = (usize, Commit)> + 'a {
     let listed = store.copies & !store.notes;
-    let copied = bits(listed.into()).map(|id| (id, if id == 0 { Commit::default() } else { store.copied[id - 1] }));
+    let copied =
+        bits(listed.into()).map(|id| (id, if id == 0 { Commit::default() } else { store.copied[id - 1] }));
     let decided = (0..WRITERS)
         .filter(|index| (store.notes | store.copies) >> (index + 1) & 1 == 0)
         .filter_map(|index| Some((index + 1, setting.committed(store, index)?)));
@@ -44,7 +47,8 @@ fn counting<'a>(setting: &'a Setting, store: &'a Store) -> impl Iterator<Item = 
 
 fn restorable(setting: &Setting, store: &Store, id: usize, commit: Commit) -> bool {
     let (pages, blocks) = setting.needs(id, commit);
-    pages & !store.packs == 0 && [A, B].iter().all(|&block| blocks & block == 0 || store.holders(store.packs, block) != 0)
+    pages & !store.packs == 0
+        && [A, B].iter().all(|&block| blocks & block == 0 || store.holders(store.packs, block) != 0)
 }
 
 fn kept(setting: &Setting, store: &Store, id: usize) -> bool {
@@ -54,8 +58,9 @@ fn kept(setting: &Setting, store: &Store, id: usize) -> bool {
 /// A writer that has begun with a parent must be able to read it until its session ends.
 fn lost_parent(setting: &Setting, state: &State, session: u8, writer: &crate::state::Writer) -> bool {
     let session = &state.store.sessions[usize::from(session)];
-    let runs = writer.at > At::ReadParentAgain && writer.at <= At::End && writer.parent;
-    let its_own = session.begun && session.first == writer.first && session.end == End::Open;
+    let lists_first = setting.breaks(Broken::PacksBeforeCondemned) && writer.at == At::ListPacks;
+    let runs = !lists_first && writer.at > At::ReadParentAgain && writer.at <= At::End && writer.parent;
+    let its_own = session.begun && session.end == End::Open;
     runs && its_own && !restorable(setting, &state.store, 0, Commit::default())
 }
 
@@ -63,7 +68,9 @@ fn lost_parent(setting: &Setting, state: &State, session: u8, writer: &crate::st
 /// leave exactly the packs that are needed.
 fn recovers(setting: &Setting, state: &State) -> Option<&'static str> {
     // There is always a next number.
-    let setting = &Setting { collections: NUMBERS as u8, ..*setting };
+    let lags = matches!(setting.broken, Some(Broken::SessionsListLags | Broken::CollectionsListLags));
+    let broken = setting.broken.filter(|_| !lags);
+    let setting = &Setting { collections: NUMBERS as u8, broken, ..*setting };
     let mut alone = alone(state);
     for collection in &mut alone.store.collections {
         collection.unlisted = false;
@@ -85,18 +92,22 @@ fn recovers(setting: &Setting, state: &State) -> Option<&'static str> {
         return Some("I4: no collection can be made");
     }
     let store = &alone.store;
+    if bits((state.counted & !state.forgotten & !state.forgetting).into()).any(|id| !kept(setting, store, id))
+    {
+        return Some("I2: a snapshot is gone that nobody forgot, after recovery");
+    }
     if let Some(what) = remains(setting, store) {
         return Some(what);
-    }
-    if bits((state.counted & !state.forgotten & !state.forgetting).into()).any(|id| !kept(setting, store, id)) {
-        return Some("I2: a snapshot is gone that nobody forgot, after recovery");
     }
     if !collect(&mut alone) {
         return Some("I4: no collection can be made");
     }
     let left = alone.store.sessions.iter().any(|session| session.begun || session.end != End::Open);
-    let collections = alone.store.collections.iter().filter(|collection| **collection != Default::default()).count();
-    if !setting.breaks(Broken::NewestRemoved) && (left || collections > 1 || alone.store.copies & alone.store.notes != 0) {
+    let collections =
+        alone.store.collections.iter().filter(|collection| **collection != Default::default()).count();
+    if !setting.breaks(Broken::NewestRemoved)
+        && (left || collections > 1 || alone.store.copies & alone.store.notes != 0)
+    {
         return Some("I5: sessions, copies or old collections stay for ever");
     }
     None
@@ -113,6 +124,13 @@ fn remains(setting: &Setting, store: &Store) -> Option<&'static str> {
         let needs = setting.needs(id, commit);
         pages |= needs.0;
         blocks |= needs.1;
+    }
+    // The commit of a clone, whose snapshot is another's, is kept as long as its end is there.
+    for index in (0..WRITERS).filter(|index| store.notes >> (index + 1) & 1 == 0) {
+        if let Some(commit) = setting.committed(store, index) {
+            pages |= setting.needs(index + 1, commit).0;
+            blocks |= setting.needs(index + 1, commit).1;
+        }
     }
     let chosen = [A, B].iter().fold(0, |all, &block| {
         let holders = if blocks & block == 0 { 0 } else { store.holders(store.packs, block) };

@@ -3,7 +3,7 @@
 use crate::collector;
 use crate::explore::{Party, Step};
 use crate::setting::{Broken, Setting};
-use crate::state::{Collector, Collection, Do, End, Ids, NUMBERS, State, Store, WRITERS, bits};
+use crate::state::{Collection, Collector, Do, End, Ids, NUMBERS, State, Store, WRITERS, bits};
 
 pub fn steps(setting: &Setting, state: &State, emit: &mut dyn FnMut(Step, State)) {
     forget(setting, state, emit);
@@ -100,7 +100,10 @@ fn collect(setting: &Setting, state: &State, emit: &mut dyn FnMut(Step, State)) 
     } else {
         let mut alone = self::alone(state);
         run(setting, &mut alone, true);
-        emit(Step(Party::Other, "makes a whole collection, fencing those that have not accepted it"), merged(state, &alone));
+        emit(
+            Step(Party::Other, "makes a whole collection, fencing those that have not accepted it"),
+            merged(state, &alone),
+        );
     }
 }
 
@@ -110,7 +113,8 @@ fn merged(state: &State, alone: &State) -> State {
 
 /// The same objects, and nobody but one collector.
 pub fn alone(state: &State) -> State {
-    let mut alone = State { store: state.store, counted: state.counted, forgotten: state.forgotten, ..State::default() };
+    let mut alone =
+        State { store: state.store, counted: state.counted, forgotten: state.forgotten, ..State::default() };
     alone.collectors[0] = Collector { to: Do::Look, ..Collector::default() };
     alone
 }

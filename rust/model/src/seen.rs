@@ -19,7 +19,8 @@ pub struct Seen {
 
 impl Seen {
     pub fn new(traced: bool) -> Self {
-        let shard = || Shard { prints: vec![0; FIRST], origins: vec![0; if traced { FIRST } else { 0 }], used: 0 };
+        let shard =
+            || Shard { prints: vec![0; FIRST], origins: vec![0; if traced { FIRST } else { 0 }], used: 0 };
         Self { shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(), traced }
     }
 
@@ -66,7 +67,11 @@ fn place(prints: &[u64], print: u64) -> usize {
 
 fn grow(shard: &mut Shard) {
     let wanted = shard.prints.len() / 2 * 3;
-    let mut larger = Shard { prints: vec![0; wanted], origins: vec![0; if shard.origins.is_empty() { 0 } else { wanted }], used: shard.used };
+    let mut larger = Shard {
+        prints: vec![0; wanted],
+        origins: vec![0; if shard.origins.is_empty() { 0 } else { wanted }],
+        used: shard.used,
+    };
     for (index, &print) in shard.prints.iter().enumerate().filter(|(_, print)| **print != 0) {
         let at = place(&larger.prints, print);
         larger.prints[at] = print;

@@ -1,6 +1,6 @@
 //! What is explored: how many parties there are, what they may do, and which rule is broken.
 
-use crate::state::{A, B, Blocks, COPIED, Commit, DATA, Ids, ORPHAN, PAGES, Packs, State, Store, WRITTEN, At, Do};
+use crate::state::{A, At, B, Blocks, Commit, DATA, Do, Ids, ORPHAN, PAGES, Packs, State, Store, WRITTEN};
 
 /// A rule that is left out or turned round. The doc comment says what happens instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,6 @@ pub enum Broken {
     CommitWithoutEnd,
     /// An `end` counts without beat 0.
     EndAloneCounts,
-    /// An `end` counts with any beat 0, not only with the one it names.
-    AnyBeatZero,
     /// `end` is removed before beat 0.
     EndRemovedFirst,
     /// Each mark lists sessions, then snapshots.
@@ -67,8 +65,10 @@ pub enum Broken {
     ForgetDeletesFirst,
     /// The finisher does not look for a note at all.
     FinisherIgnoresNotes,
-    /// Copies from another destination have the name that the pack has there.
-    CopiesKeepName,
+    /// The writer takes and puts back what the newest collection has deleted.
+    TakesDeleted,
+    /// A delete may come so late that there is a newer collection.
+    DeletesAtAnyTime,
     /// A copier commits a snapshot without a session for it.
     CopierWithoutSession,
     /// The store lists a session some time after it was created.
@@ -92,7 +92,6 @@ impl Broken {
         Self::NoLookAtBeatZero,
         Self::CommitWithoutEnd,
         Self::EndAloneCounts,
-        Self::AnyBeatZero,
         Self::EndRemovedFirst,
         Self::SessionsBeforeSnapshots,
         Self::PublishNotExclusive,
@@ -110,7 +109,8 @@ impl Broken {
         Self::NewestRemoved,
         Self::ForgetDeletesFirst,
         Self::FinisherIgnoresNotes,
-        Self::CopiesKeepName,
+        Self::TakesDeleted,
+        Self::DeletesAtAnyTime,
         Self::CopierWithoutSession,
         Self::SessionsListLags,
         Self::CollectionsListLags,
@@ -209,16 +209,10 @@ impl Setting {
         }
     }
 
-    /// The name under which a copier stores `DATA`.
-    pub fn copy_name(&self, writer: usize) -> usize {
-        if self.breaks(Broken::CopiesKeepName) { DATA } else { COPIED + writer }
-    }
-
     /// The commit that session `index` ended with, if it counts.
     pub fn committed(&self, store: &Store, index: usize) -> Option<Commit> {
         let session = &store.sessions[index];
-        let counts = session.begun && (session.first == session.end_first || self.breaks(Broken::AnyBeatZero))
-            || self.breaks(Broken::EndAloneCounts);
+        let counts = session.begun || self.breaks(Broken::EndAloneCounts);
         (session.end == crate::state::End::Committed && counts).then_some(session.commit)
     }
 }

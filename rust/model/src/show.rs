@@ -1,6 +1,6 @@
 //! A state in one line, for traces.
 
-use crate::state::{At, COPIED, DATA, End, ORPHAN, PAGES, Packs, REPACKED, State, WRITTEN, bits};
+use crate::state::{At, DATA, End, ORPHAN, PAGES, Packs, REPACKED, State, WRITTEN, bits};
 
 /// What lies on the destination, and what each writer relies on.
 pub fn changes(state: &State) -> String {
@@ -8,7 +8,8 @@ pub fn changes(state: &State) -> String {
     let mut parts = vec![format!("packs {}", packs(store.packs))];
     for (number, session) in (1..).zip(&store.sessions) {
         if session.begun || session.end != End::Open {
-            let begun = if session.begun { format!("0, names {}", session.named) } else { "no beat 0".into() };
+            let begun =
+                if session.begun { format!("0, names {}", session.named) } else { "no beat 0".into() };
             let end = match session.end {
                 End::Open => "",
                 End::Committed => ", committed",
@@ -22,7 +23,11 @@ pub fn changes(state: &State) -> String {
     }
     for (number, collection) in (1..).zip(&store.collections) {
         if collection.published || collection.decided {
-            let decided = if collection.decided { format!(" delete {}", packs(collection.delete)) } else { String::new() };
+            let decided = if collection.decided {
+                format!(" delete {}", packs(collection.delete))
+            } else {
+                String::new()
+            };
             let done = if collection.done { " done" } else { "" };
             parts.push(format!("collect {number}: condemned {}{decided}{done}", packs(collection.condemned)));
         }
@@ -41,8 +46,7 @@ fn packs(set: Packs) -> String {
         DATA => "data".to_owned(),
         ORPHAN => "orphan".to_owned(),
         WRITTEN..REPACKED => format!("new{}", pack - WRITTEN + 1),
-        REPACKED..COPIED => format!("repacked{}", pack - REPACKED + 1),
-        _ => format!("data.{}", pack - COPIED),
+        _ => format!("repacked{}", pack - REPACKED + 1),
     };
     format!("[{}]", bits(set.into()).map(name).collect::<Vec<_>>().join(" "))
 }

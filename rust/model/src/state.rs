@@ -2,8 +2,8 @@
 //!
 //! The world is small, and each thing in it stands for a kind. Packs: `PAGES` holds the pages of snapshot 0, `DATA` the blocks `A` and
 //! `B` (snapshot 0 needs `A` alone, so `DATA` is worth repacking), `ORPHAN` holds `B` and belongs to an interrupted export. A writer makes
-//! one pack, with its pages and the blocks that it did not find; a collector makes one when it repacks. A copy of `DATA` that a writer brings from
-//! another destination has a name of its own. A snapshot of a writer has the id of its session.
+//! one pack, with its pages and the blocks that it did not find; a collector makes one when it repacks. A writer that brings a
+//! snapshot from another destination copies `DATA`, under its name: the only name that can come back. A snapshot of a writer has the id of its session.
 
 /// A set of pack names, one bit each.
 pub type Packs = u16;
@@ -19,9 +19,7 @@ pub const ORPHAN: usize = 2;
 pub const WRITTEN: usize = 3;
 /// The packs of the collectors.
 pub const REPACKED: usize = 5;
-/// Copies of `DATA` under another name, one for each writer.
-pub const COPIED: usize = 7;
-pub const PACKS: usize = 9;
+pub const PACKS: usize = 7;
 
 pub const A: Blocks = 1;
 pub const B: Blocks = 2;
@@ -56,15 +54,14 @@ pub struct Commit {
 pub struct Session {
     /// Beat 0 is there.
     pub begun: bool,
+    /// It pins snapshot 0.
+    pub pins: bool,
     /// The beats that are there.
     pub beats: u8,
     /// The newest collection that a beat names.
     pub named: u8,
     pub end: End,
     pub commit: Commit,
-    /// Which writer created beat 0, and which beat 0 the end names; one may be the other's clone.
-    pub first: u8,
-    pub end_first: u8,
     /// Only where listings lag: beat 0 is not listed yet.
     pub unlisted: bool,
 }
@@ -131,12 +128,11 @@ pub struct Writer {
     pub own: u8,
     /// The number of its next beat.
     pub beat: u8,
-    /// Which writer created the beat 0 that it goes on from.
-    pub first: u8,
     /// The newest collection it has named, or will name in the beat it is about to create.
     pub named: u8,
     /// It has looked at a newer collection, accepts it, and is about to beat.
     pub beating: bool,
+    /// It has a parent, as far as it knows.
     pub parent: bool,
     pub shares: bool,
     /// Packs it has listed and may take, until it has chosen.
@@ -229,8 +225,7 @@ impl Store {
             PAGES => 0,
             DATA => A | B,
             ORPHAN => B,
-            WRITTEN..COPIED => self.content >> (2 * (pack - WRITTEN)) & 3,
-            _ => A | B,
+            _ => self.content >> (2 * (pack - WRITTEN)) & 3,
         }
     }
 
@@ -260,11 +255,11 @@ impl Store {
             .unwrap_or(0)
     }
 
-    /// What the newest collection condemns, unless it is done: what a writer that lists now must not take.
-    pub fn condemned(&self) -> Packs {
+    /// What a writer that looks now must neither take nor put there: what the newest collection condemns; once it is done, what it deleted.
+    pub fn avoided(&self) -> Packs {
         match self.newest() {
             0 => 0,
-            n if self.collection(n).done => 0,
+            n if self.collection(n).done => self.collection(n).delete,
             n => self.collection(n).condemned,
         }
     }

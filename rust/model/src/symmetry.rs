@@ -4,7 +4,7 @@
 //! does depend on it is the order in which a list is gone through (the lowest pack is deleted first, or kept), which stands for any order.
 
 use crate::setting::Setting;
-use crate::state::{COPIED, Collector, Do, Ids, Packs, REPACKED, State, WRITTEN};
+use crate::state::{Collector, Do, Ids, Packs, REPACKED, State, WRITTEN};
 
 /// The one that stands for all states that are one with this one.
 pub fn canonical(setting: &Setting, state: &State) -> State {
@@ -27,10 +27,11 @@ pub fn canonical(setting: &Setting, state: &State) -> State {
     best
 }
 
-/// Without what nobody will read again: what a collection that is done deleted, unless somebody may still decide it.
+/// Without what nobody will read again: what a collection below the newest deleted, unless somebody may still decide it.
 fn forgetful(state: &State) -> State {
     let mut other = *state;
-    for (n, collection) in (1..).zip(&mut other.store.collections) {
+    let newest = state.store.newest();
+    for (n, collection) in (1..newest).zip(&mut other.store.collections) {
         let decides = |collector: &Collector| collector.n == n && collector.to < Do::LookOnceMore;
         if collection.done && !state.collectors.iter().any(decides) {
             collection.delete = 0;
@@ -40,9 +41,10 @@ fn forgetful(state: &State) -> State {
 }
 
 fn swap_writers(state: &State) -> State {
-    let mut other = map_packs(state, |packs| swap(swap(packs, WRITTEN), COPIED));
+    let mut other = map_packs(state, |packs| swap(packs, WRITTEN));
     let store = &mut other.store;
-    store.content = state.store.content & 0xf0 | (state.store.content & 0x3) << 2 | (state.store.content & 0xc) >> 2;
+    store.content =
+        state.store.content & 0xf0 | (state.store.content & 0x3) << 2 | (state.store.content & 0xc) >> 2;
     store.sessions.swap(0, 1);
     store.copied.swap(0, 1);
     other.finisher.commits.swap(0, 1);
@@ -51,7 +53,13 @@ fn swap_writers(state: &State) -> State {
         writer.session = index;
         writer.own = index;
     }
-    let snapshots = [&mut store.copies, &mut store.notes, &mut other.counted, &mut other.forgotten, &mut other.forgetting];
+    let snapshots = [
+        &mut store.copies,
+        &mut store.notes,
+        &mut other.counted,
+        &mut other.forgotten,
+        &mut other.forgetting,
+    ];
     for ids in snapshots.into_iter().chain([&mut other.finisher.ids]) {
         *ids = swap_ids(*ids, 1);
     }
@@ -67,7 +75,8 @@ fn swap_writers(state: &State) -> State {
 
 fn swap_collectors(state: &State) -> State {
     let mut other = map_packs(state, |packs| swap(packs, REPACKED));
-    other.store.content = state.store.content & 0x0f | (state.store.content & 0x30) << 2 | (state.store.content & 0xc0) >> 2;
+    other.store.content =
+        state.store.content & 0x0f | (state.store.content & 0x30) << 2 | (state.store.content & 0xc0) >> 2;
     other.collectors.swap(0, 1);
     other
 }
@@ -105,7 +114,12 @@ fn swap_ids(ids: Ids, at: usize) -> Ids {
 pub fn words(state: &State) -> [u64; 14] {
     let mut out = Words { words: [0; 14], at: 0 };
     let store = &state.store;
-    out.put(u64::from(store.packs) | u64::from(store.content) << 16 | u64::from(store.copies) << 24 | u64::from(store.notes) << 32);
+    out.put(
+        u64::from(store.packs)
+            | u64::from(store.content) << 16
+            | u64::from(store.copies) << 24
+            | u64::from(store.notes) << 32,
+    );
     let mut sessions = 0;
     for (session, copied) in store.sessions.iter().zip(&store.copied) {
         let one = u64::from(session.begun)
@@ -117,8 +131,7 @@ pub fn words(state: &State) -> [u64; 14] {
             | u64::from(copied.shares) << 7
             | u64::from(session.named) << 8
             | u64::from(session.beats) << 16
-            | u64::from(session.first) << 20
-            | u64::from(session.end_first) << 21;
+            | u64::from(session.pins) << 22;
         sessions = sessions << 32 | one;
     }
     out.put(sessions);
@@ -128,16 +141,22 @@ pub fn words(state: &State) -> [u64; 14] {
             | u64::from(collection.done) << 2
             | u64::from(collection.unlisted) << 3;
         out.put(
-            flags | u64::from(collection.ended) << 8 | u64::from(collection.condemned) << 16 | u64::from(collection.delete) << 32,
+            flags
+                | u64::from(collection.ended) << 8
+                | u64::from(collection.condemned) << 16
+                | u64::from(collection.delete) << 32,
         );
     }
     for writer in &state.writers {
-        let flags = u64::from(writer.beating)
-            | u64::from(writer.parent) << 1
-            | u64::from(writer.shares) << 2
-            | u64::from(writer.first) << 3;
+        let flags = u64::from(writer.beating) | u64::from(writer.parent) << 1 | u64::from(writer.shares) << 2;
         let numbers = u64::from(writer.session) | u64::from(writer.own) << 1 | u64::from(writer.beat) << 2;
-        out.put(writer.at as u64 | flags << 8 | numbers << 16 | u64::from(writer.named) << 32 | u64::from(writer.stores) << 40);
+        out.put(
+            writer.at as u64
+                | flags << 8
+                | numbers << 16
+                | u64::from(writer.named) << 32
+                | u64::from(writer.stores) << 40,
+        );
         out.put(u64::from(writer.usable) | u64::from(writer.refused) << 16 | u64::from(writer.relies) << 32);
     }
     for collector in &state.collectors {
@@ -154,7 +173,10 @@ pub fn words(state: &State) -> [u64; 14] {
         );
     }
     let finisher = &state.finisher;
-    let commits = finisher.commits.iter().fold(0, |all, one| all << 2 | u64::from(one.own) << 1 | u64::from(one.shares));
+    let commits = finisher
+        .commits
+        .iter()
+        .fold(0, |all, one| all << 2 | u64::from(one.own) << 1 | u64::from(one.shares));
     out.put(
         u64::from(state.forgetting)
             | u64::from(state.counted) << 8

@@ -5,7 +5,9 @@
 
 use crate::explore::{Party, Step};
 use crate::setting::{Broken, Setting};
-use crate::state::{A, At, B, Blocks, COPIED, Commit, DATA, End, PACKS, PAGES, Packs, Session, State, WRITTEN, Writer, bits};
+use crate::state::{
+    A, At, B, Blocks, Commit, DATA, End, PACKS, PAGES, Packs, Session, State, WRITTEN, Writer, bits,
+};
 
 /// All steps that writer `index` can take.
 pub fn steps(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(Step, State)) {
@@ -25,7 +27,8 @@ pub fn steps(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMu
     } else {
         look(setting, state, index, emit);
     }
-    if setting.cloned && index == 0 && state.writers[1].at == At::Absent {
+    // From beat 0 on: a session's id is drawn, and used at once.
+    if setting.cloned && index == 0 && writer.beat > 0 && state.writers[1].at == At::Absent {
         let mut next = *state;
         next.writers[1] = *writer;
         if writer.at <= At::Choose {
@@ -49,6 +52,12 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
             "reads its parent's commit"
         }
         At::ListCollections => {
+            let begins_with = setting.parent && !setting.copiers && !setting.breaks(Broken::ParentReadOnce);
+            if begins_with && !me.parent {
+                let mut with_parent = *state;
+                with_parent.writers[index].parent = true;
+                proceed(setting, &with_parent, index, emit);
+            }
             me.named = state.store.newest();
             me.at = At::Begin;
             "lists collect/"
@@ -62,12 +71,11 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
             me.at = match setting.broken {
                 Some(Broken::ParentReadOnce) => At::ListCollectionsAgain,
                 Some(Broken::PacksBeforeCondemned) => At::ListPacks,
-                _ => after_begin(setting),
+                _ => after_begin(me),
             };
             session.begun = true;
+            session.pins = me.parent && !setting.breaks(Broken::NoPin);
             session.beats = 1;
-            me.first = if setting.cloned { index as u8 } else { 0 };
-            session.first = me.first;
             session.named = me.named;
             session.unlisted = setting.breaks(Broken::SessionsListLags);
             "creates beat 0"
@@ -79,25 +87,26 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
         }
         At::ListCollectionsAgain => {
             if !setting.breaks(Broken::TakesCondemned) {
-                refuse(setting, me, state.store.condemned());
+                refuse(setting, me, avoided(setting, state));
             }
             if state.store.newest() > me.named {
                 me.named = state.store.newest();
                 me.beating = true;
             }
-            let listed = matches!(setting.broken, Some(Broken::PacksBeforeSession | Broken::PacksBeforeCondemned));
+            let listed =
+                matches!(setting.broken, Some(Broken::PacksBeforeSession | Broken::PacksBeforeCondemned));
             me.at = if listed { At::Choose } else { At::ListPacks };
             me.refused = if listed { 0 } else { me.refused };
             "lists collect/ again and reads what is condemned"
         }
         At::ListPacks => {
             me.usable = state.store.packs & !me.refused & useful(setting, me);
-            if !(setting.breaks(Broken::CopiesKeepName) && setting.copiers) {
+            if !setting.copiers {
                 me.refused = 0;
             }
             me.at = match setting.broken {
                 Some(Broken::PacksBeforeSession) => At::ListCollections,
-                Some(Broken::PacksBeforeCondemned) => after_begin(setting),
+                Some(Broken::PacksBeforeCondemned) => after_begin(me),
                 _ => At::Choose,
             };
             "lists packs"
@@ -109,7 +118,11 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
                 store.fill(WRITTEN + usize::from(me.own), me.stores);
             }
             me.stores = 0;
-            me.at = if setting.breaks(Broken::CountsAcknowledgedUploads) { At::Acknowledge } else { committing(setting) };
+            me.at = if setting.breaks(Broken::CountsAcknowledgedUploads) {
+                At::Acknowledge
+            } else {
+                committing(setting)
+            };
             "creates its pack"
         }
         At::Acknowledge => {
@@ -130,7 +143,6 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
         }
         At::End => {
             session.end = End::Committed;
-            session.end_first = me.first;
             session.named = 0;
             session.commit = commit;
             me.relies = 0;
@@ -139,10 +151,10 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
         }
         At::LookAtBeatZero => {
             me.at = At::Copy;
-            if !session.begun || session.first != me.first && !setting.breaks(Broken::AnyBeatZero) {
+            if !session.begun {
                 stop(me);
             }
-            "looks for its beat 0"
+            "looks for beat 0"
         }
         At::Copy => {
             let there = store.copies >> id & 1 != 0;
@@ -167,7 +179,7 @@ fn beat(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(Ste
     let me = &mut next.writers[index];
     me.beating = false;
     if setting.breaks(Broken::AcceptsBeforeRefusing) && me.at <= At::Choose {
-        refuse(setting, me, state.store.condemned());
+        refuse(setting, me, avoided(setting, state));
     }
     // Which beat it is matters only to a clone.
     let session = &mut next.store.sessions[usize::from(me.session)];
@@ -187,9 +199,14 @@ fn beat(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(Ste
 fn look(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(Step, State)) {
     let writer = &state.writers[index];
     let newest = state.store.newest();
-    let beats = writer.beat > 0 && !matches!(writer.at, At::ReadParentAgain | At::ListCollectionsAgain) && writer.at <= At::End;
-    let condemned = state.store.condemned();
-    if !beats || newest <= writer.named || condemned & writer.relies != 0 && !setting.breaks(Broken::AcceptsAlways) {
+    let beats = writer.beat > 0
+        && !matches!(writer.at, At::ReadParentAgain | At::ListCollectionsAgain)
+        && writer.at <= At::End;
+    let condemned = avoided(setting, state);
+    if !beats
+        || newest <= writer.named
+        || condemned & writer.relies != 0 && !setting.breaks(Broken::AcceptsAlways)
+    {
         return;
     }
     let mut next = *state;
@@ -239,7 +256,7 @@ fn choose(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(S
     }
 }
 
-/// A copier takes the pack that is there, under whichever name, or copies it.
+/// A copier takes the pack that is there, or copies it.
 fn choose_copy(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(Step, State)) {
     let writer = &state.writers[index];
     let mut next = *state;
@@ -247,14 +264,14 @@ fn choose_copy(setting: &Setting, state: &State, index: usize, emit: &mut dyn Fn
     me.usable = 0;
     me.refused = 0;
     let what = if writer.usable != 0 {
-        me.relies = 1 << writer.usable.trailing_zeros();
+        me.relies = writer.usable;
         me.at = committing(setting);
         "finds the pack it needs"
-    } else if writer.refused >> setting.copy_name(index) & 1 != 0 {
+    } else if writer.refused >> DATA & 1 != 0 {
         stop(me);
-        "cannot copy what is being deleted"
+        "puts nothing back that is being deleted, or was by the newest collection"
     } else {
-        me.relies = 1 << setting.copy_name(index);
+        me.relies = 1 << DATA;
         me.at = At::Upload;
         "does not find the pack it needs"
     };
@@ -263,12 +280,19 @@ fn choose_copy(setting: &Setting, state: &State, index: usize, emit: &mut dyn Fn
 
 /// The packs that a writer has a use for; others need not be remembered.
 fn useful(setting: &Setting, me: &Writer) -> Packs {
-    let all = (1 << PACKS) - 1;
     if setting.copiers {
-        (COPIED..PACKS).fold(1 << DATA, |all, pack| all | 1 << pack)
+        1 << DATA
     } else {
-        all & !(1 << (WRITTEN + usize::from(me.own)) | Packs::from(!me.parent) << PAGES)
+        (1 << PACKS) - 1 & !(1 << (WRITTEN + usize::from(me.own)) | Packs::from(!me.parent) << PAGES)
     }
+}
+
+fn avoided(setting: &Setting, state: &State) -> Packs {
+    let newest = state.store.newest();
+    if newest > 0 && state.store.collection(newest).done && setting.breaks(Broken::TakesDeleted) {
+        return 0;
+    }
+    state.store.avoided()
 }
 
 /// From now on nothing of what is condemned is taken. Before packs are listed it is remembered, after that it is taken out of them.
@@ -276,7 +300,7 @@ fn refuse(setting: &Setting, me: &mut Writer, condemned: Packs) {
     if setting.breaks(Broken::CopierTakesCondemned) && setting.copiers {
         return;
     }
-    if me.at <= At::ListPacks || setting.breaks(Broken::CopiesKeepName) {
+    if me.at <= At::ListPacks || setting.copiers {
         me.refused |= condemned;
     }
     me.usable &= !condemned;
@@ -292,8 +316,8 @@ fn committing(setting: &Setting) -> At {
     }
 }
 
-fn after_begin(setting: &Setting) -> At {
-    if setting.parent && !setting.copiers { At::ReadParentAgain } else { At::ListCollectionsAgain }
+fn after_begin(me: &Writer) -> At {
+    if me.parent { At::ReadParentAgain } else { At::ListCollectionsAgain }
 }
 
 /// Whether the parent's commit is there, and no note. Notes stay, so that reading the two one after the other, the note last, says the same.
