@@ -66,7 +66,11 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
                 collection.unlisted = setting.breaks(Broken::CollectionsListLags);
             }
             me.ended = 0;
-            me.to = if setting.breaks(Broken::NoLookAfterPublish) { Do::Wait } else { Do::LookAgain };
+            me.to = if matches!(setting.broken, Some(Broken::NoLookAfterPublish | Broken::NoLook)) {
+                Do::Wait
+            } else {
+                Do::LookAgain
+            };
             "publishes what it condemns"
         }
         Do::LookAgain | Do::LookOnceMore => {
@@ -92,7 +96,7 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
                 collection.decided = true;
                 collection.delete = me.list;
             }
-            me.to = if setting.breaks(Broken::NoLookAfterDecision) {
+            me.to = if matches!(setting.broken, Some(Broken::NoLookAfterDecision | Broken::NoLook)) {
                 after_decision(setting, me)
             } else {
                 Do::LookOnceMore
@@ -102,8 +106,9 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
         Do::Delete => {
             // Lowest first: the order of deletions is nobody's business, as what is on the list is needed by nobody.
             let pack = me.list & me.list.wrapping_neg();
-            // It may be late, but not so late that there has been another collection since it was looked that this one is open.
-            if state.store.newest() == me.n || setting.breaks(Broken::DeletesAtAnyTime) {
+            // Where names come back it may be late, but not so late that there is another collection by now.
+            let late = !setting.copiers || setting.breaks(Broken::DeletesAtAnyTime);
+            if late || state.store.newest() == me.n {
                 store.packs &= !pack;
             }
             me.list &= !pack;

@@ -97,7 +97,6 @@ pub fn explore(
     setting: &Setting,
     threads: usize,
     traced: bool,
-    most: u64,
     progress: &mut dyn FnMut(&Explored, usize),
 ) -> Explored {
     let seen = Seen::new(traced);
@@ -106,7 +105,7 @@ pub fn explore(
     seen.add(fingerprint(&first), 0);
     let mut explored = Explored { states: 1, ..Explored::default() };
     let mut level = vec![first];
-    while !level.is_empty() && explored.states < most {
+    while !level.is_empty() {
         let results = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             for part in level.chunks(level.len().div_ceil(threads)) {

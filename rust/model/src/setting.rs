@@ -51,6 +51,8 @@ pub enum Broken {
     NoDecision,
     /// Having decided, the collector does not look whether its number is the newest.
     NoLookAfterDecision,
+    /// It never looks whether its number is the newest.
+    NoLook,
     /// `done` is created before packs are deleted.
     DoneBeforeDeletes,
     /// Sessions go as soon as they have ended.
@@ -67,7 +69,7 @@ pub enum Broken {
     FinisherIgnoresNotes,
     /// The writer takes and puts back what the newest collection has deleted.
     TakesDeleted,
-    /// A delete may come so late that there is a newer collection.
+    /// A delete may come so late that there is a newer collection, and hit a copy.
     DeletesAtAnyTime,
     /// A copier commits a snapshot without a session for it.
     CopierWithoutSession,
@@ -78,7 +80,7 @@ pub enum Broken {
 }
 
 impl Broken {
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::ParentReadOnce,
         Self::NoPin,
         Self::TakesCondemned,
@@ -102,6 +104,7 @@ impl Broken {
         Self::RescueCountsCondemned,
         Self::NoDecision,
         Self::NoLookAfterDecision,
+        Self::NoLook,
         Self::DoneBeforeDeletes,
         Self::SessionsRemovedAtOnce,
         Self::SessionsRemovedWithoutCopy,

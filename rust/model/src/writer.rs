@@ -145,6 +145,10 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
             session.end = End::Committed;
             session.named = 0;
             session.commit = commit;
+            session.named = 0;
+            if session.begun {
+                next.counted |= 1 << id;
+            }
             me.relies = 0;
             me.at = if setting.breaks(Broken::NoLookAtBeatZero) { At::Copy } else { At::LookAtBeatZero };
             "creates end, with its commit"
@@ -283,13 +287,16 @@ fn useful(setting: &Setting, me: &Writer) -> Packs {
     if setting.copiers {
         1 << DATA
     } else {
-        (1 << PACKS) - 1 & !(1 << (WRITTEN + usize::from(me.own)) | Packs::from(!me.parent) << PAGES)
+        ((1 << PACKS) - 1) & !(1 << (WRITTEN + usize::from(me.own)) | Packs::from(!me.parent) << PAGES)
     }
 }
 
+/// What is not to be taken: what the newest collection has condemned, until it is done. After that a copier puts nothing back that it deleted.
+/// (So does every writer, which makes no difference: no other name comes back.)
 fn avoided(setting: &Setting, state: &State) -> Packs {
     let newest = state.store.newest();
-    if newest > 0 && state.store.collection(newest).done && setting.breaks(Broken::TakesDeleted) {
+    let done = newest > 0 && state.store.collection(newest).done;
+    if done && (!setting.copiers || setting.breaks(Broken::TakesDeleted)) {
         return 0;
     }
     state.store.avoided()
