@@ -9,7 +9,11 @@ fuzz_target!(|data: &[u8]| {
     plain.extend_from_slice(blake3::hash(data).as_bytes());
     if let Ok(segment) = Segment::parse(&plain) {
         let prefix = std::array::from_fn(|at| data.get(at + 32).copied().unwrap_or(0));
-        segment.find(&plain, &prefix, |_, _| false);
+        for number in 0..segment.entries {
+            segment.place_at(&plain, number, &prefix, |_| true);
+        }
+        segment.view(&plain).entries().for_each(drop);
+        let _ = segment.rows(&plain, |_| true);
         segment.packs(&plain).for_each(drop);
     }
 });

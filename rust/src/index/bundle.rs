@@ -210,19 +210,15 @@ impl BundleWriter {
 
     /// Appends a segment's entries; tells each one's key.
     pub fn entries(&mut self, source: &Source<'_>, mut told: impl FnMut(Key)) -> Result<()> {
-        let count = source.packs.len() / PACK;
         for entry in source.entries.chunks_exact(ENTRY) {
             let mut out = [0; ENTRY];
             out.copy_from_slice(entry);
-            let (pack, ..) = segment::fields(entry);
-            // One that its segment has no pack for must not come to mean another segment's.
-            let pack = pack.checked_sub(source.first_pack).filter(|pack| *pack < count);
-            let pack = pack.map_or(u32::MAX, |pack| (self.packs + pack) as u32);
-            out[16..20].copy_from_slice(&pack.to_le_bytes());
+            let pack = segment::fields(entry).0.wrapping_sub(source.first_pack).wrapping_add(self.packs);
+            out[16..20].copy_from_slice(&(pack as u32).to_le_bytes());
             self.pages.write(&out)?;
             told(Key::of(&prefix_of(entry)));
         }
-        self.packs += count;
+        self.packs += source.packs.len() / PACK;
         self.entries += source.entries.len() / ENTRY;
         Ok(())
     }

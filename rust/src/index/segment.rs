@@ -1,15 +1,13 @@
-//! A plain index segment: sorted entries with a fan-out table, searched where they lie.
+//! A plain index segment: sorted entries, and the packs they lie in.
 //!
 //! ```text
 //!  0  8 magic
 //!  8  4 count of packs p
 //! 12  4 count of replaced segments r
 //! 16  8 count of entries e
-//! 24  4 bits b of the fan-out, 0 to 20
-//! 28  4 zeros
+//! 24  8 zeros
 //! 32    r × 32 ids of segments that this one replaces
 //!       p × 40 packs: id 32, size 8
-//!       (2ᵇ + 1) × 8 fan-out: how many entries come before each value of the first b bits
 //!       e × 28 entries, sorted: id prefix 16, pack 4, offset 4, length 4
 //!       32 BLAKE3 of all before
 //! ```
@@ -28,9 +26,6 @@ pub(super) const PACK: usize = 40;
 /// Bytes of an entry.
 pub(super) const ENTRY: usize = 28;
 const HASH: usize = 32;
-const MAX_BITS: u32 = 20;
-/// The fan-out is chosen so that so many entries share a value of it.
-const SHARING: usize = 32;
 
 fn segment_magic() -> [u8; 8] {
     magic("snapferry index segment, format 0")
@@ -82,22 +77,16 @@ pub fn build_rows(rows: &[Row], replaces: &[Id]) -> Vec<u8> {
         })
         .collect();
     entries.sort_unstable();
-    let bits = (entries.len() / SHARING).checked_ilog2().unwrap_or(0).min(MAX_BITS);
     let mut out = Vec::new();
     out.extend_from_slice(&segment_magic());
     out.extend_from_slice(&(rows.len() as u32).to_le_bytes());
     out.extend_from_slice(&(replaces.len() as u32).to_le_bytes());
     out.extend_from_slice(&(entries.len() as u64).to_le_bytes());
-    out.extend_from_slice(&bits.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&[0; 8]);
     out.extend(replaces.iter().flatten());
     for row in rows {
         out.extend_from_slice(&row.pack);
         out.extend_from_slice(&row.size.to_le_bytes());
-    }
-    for value in 0..=(1u32 << bits) {
-        let before = entries.partition_point(|entry| u64::from(leading(entry, bits)) < u64::from(value));
-        out.extend_from_slice(&(before as u64).to_le_bytes());
     }
     out.extend(entries.iter().flatten());
     let hash = blake3::hash(&out);
@@ -111,19 +100,12 @@ pub(super) fn prefix_of(entry: &[u8]) -> Prefix {
     out
 }
 
-fn leading(prefix: &[u8], bits: u32) -> u32 {
-    let first = u32::from_be_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]);
-    first.checked_shr(32 - bits).unwrap_or(0)
-}
-
 /// Where the parts of a segment lie in its bytes, all checked.
 pub struct Segment {
     /// How many entries it has.
     pub entries: usize,
-    bits: u32,
     packs: usize,
     packs_at: usize,
-    fanout_at: usize,
     entries_at: usize,
 }
 
@@ -144,30 +126,22 @@ impl Segment {
         let packs = reader.u32()? as usize;
         let replaced = reader.u32()? as usize;
         let entries = usize::try_from(reader.u64()?).unwrap_or(usize::MAX);
-        let bits = reader.u32()?;
-        if reader.u32()? != 0 || bits > MAX_BITS {
+        if reader.array::<8>()? != [0; 8] {
             return damaged("an index segment with an odd header");
         }
-        let fanout = ((1usize << bits) + 1) * 8;
         let packs_at = HEAD + replaced * 32;
-        let fanout_at = packs_at + packs * PACK;
-        let entries_at = fanout_at + fanout;
+        let entries_at = packs_at + packs * PACK;
         if entries.checked_mul(ENTRY).and_then(|size| size.checked_add(entries_at)) != Some(body.len()) {
             return damaged("an index segment whose counts do not fit its length");
         }
-        let segment = Self { entries, bits, packs, packs_at, fanout_at, entries_at };
-        let mut last = 0;
-        for value in 0..=(1usize << bits) {
-            let before = segment.before(bytes, value);
-            if before < last || before > entries {
-                return damaged("an index segment whose fan-out is out of order");
+        let mut last: &[u8] = &[];
+        for entry in body[entries_at..].chunks_exact(ENTRY) {
+            if &entry[..16] < last || fields(entry).0 >= packs {
+                return damaged("an index segment whose entries are out of order, or of no pack");
             }
-            last = before;
+            last = &entry[..16];
         }
-        if last != entries {
-            return damaged("an index segment whose fan-out leaves entries out");
-        }
-        Ok(segment)
+        Ok(Self { entries, packs, packs_at, entries_at })
     }
 
     /// The packs it names, in order, with their sizes.
@@ -239,42 +213,9 @@ impl Segment {
         usable(ordinal).then_some(place)
     }
 
-    /// How many entries come before that value of the leading bits.
-    fn before(&self, bytes: &[u8], value: usize) -> usize {
-        let at = self.fanout_at + value * 8;
-        let mut count = [0; 8];
-        count.copy_from_slice(&bytes[at..at + 8]);
-        usize::try_from(u64::from_le_bytes(count)).unwrap_or(usize::MAX)
-    }
-
     fn entry<'a>(&self, bytes: &'a [u8], number: usize) -> &'a [u8] {
         let at = self.entries_at + number * ENTRY;
         &bytes[at..at + ENTRY]
-    }
-
-    /// The first place of that prefix whose pack number and place `accept` takes.
-    pub fn find(
-        &self,
-        bytes: &[u8],
-        wanted: &Prefix,
-        accept: impl Fn(usize, &Place) -> bool,
-    ) -> Option<Place> {
-        let value = leading(wanted, self.bits) as usize;
-        let (mut low, end) = (self.before(bytes, value), self.before(bytes, value + 1));
-        let mut high = end;
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if &self.entry(bytes, middle)[..16] < wanted.as_slice() {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        (low..end)
-            .map(|number| self.entry(bytes, number))
-            .take_while(|entry| entry[..16] == *wanted)
-            .find_map(|entry| self.place(bytes, entry).filter(|(ordinal, place)| accept(*ordinal, place)))
-            .map(|(_, place)| place)
     }
 
     fn place(&self, bytes: &[u8], entry: &[u8]) -> Option<(usize, Place)> {
@@ -353,6 +294,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Whoever walks several at once relies on it.
+    #[test]
+    fn entries_out_of_order_or_of_no_pack_are_refused() {
+        let row = |entries| [Row { pack: [1; 32], size: 1, entries }];
+        let good = build_rows(&row(vec![([1; 16], 200, 80), ([2; 16], 300, 80)]), &[]);
+        assert!(Segment::parse(&good).is_ok());
+        let entries = HEAD + PACK;
+        for (at, value) in [(entries, 3), (entries + 16, 1)] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            let body = bad.len() - HASH;
+            let hash = blake3::hash(&bad[..body]);
+            bad[body..].copy_from_slice(hash.as_bytes());
+            assert!(matches!(Segment::parse(&bad), Err(crate::error::Error::Damaged(_))), "byte {at}");
+        }
+    }
+
     proptest! {
         #[test]
         fn hostile_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..600), honest: bool, wanted: Prefix) {
@@ -363,7 +321,10 @@ mod tests {
                 bytes[body..].copy_from_slice(hash.as_bytes());
             }
             if let Ok(segment) = Segment::parse(&bytes) {
-                segment.find(&bytes, &wanted, |_, _| true);
+                for number in 0..segment.entries {
+                    segment.place_at(&bytes, number, &wanted, |_| true);
+                }
+                let _ = segment.rows(&bytes, |_| true);
             }
         }
     }
