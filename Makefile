@@ -84,8 +84,8 @@ fuzz: $(CARGO_FUZZ)
 fuzz-long:
 	$(MAKE) fuzz FUZZ_SECONDS=1800
 
-# The deletion protocol with two writers, two collectors and forgets, to the end: the better part of an hour and 8 GiB of memory. MODEL=NoWait shows what comes of that rule
-# being broken; MODEL= names the rules and settings.
+# The deletion protocol with two writers, two collectors and forgets, to the end: some ten minutes on two cores. MODEL=NoWait shows
+# what comes of that rule being broken, MODEL=longer explores more; MODEL=? names rules and settings.
 MODEL ?= long
 model-long:
 	cargo run --release --locked --package snapferry-deletion-model -- $(MODEL)
