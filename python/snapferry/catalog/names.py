@@ -11,12 +11,12 @@ _BUSY_SECONDS = 0.2
 
 def volumes(url: str, repository: str) -> list[str]:
     """Names of the volumes in the catalog at ``url``; none where there is no catalog, or none that can be read at once."""
-    return _column(url, "SELECT DISTINCT volume FROM snapshots WHERE repository = ? ORDER BY volume", repository)
+    return _column(url, "SELECT volume FROM generations WHERE repository = ? ORDER BY volume", repository)
 
 
 def snapshots(url: str, repository: str, prefix: str, most: int) -> list[str]:
     """Up to ``most`` ids of snapshots that begin with ``prefix``; as ``volumes``."""
-    query = "SELECT id FROM snapshots WHERE repository = ? AND id >= ? AND id < ? ORDER BY id LIMIT ?"
+    query = "SELECT DISTINCT snapshot FROM replicas WHERE repository = ? AND snapshot >= ? AND snapshot < ? ORDER BY snapshot LIMIT ?"
     return _column(url, query, repository, prefix, prefix + "g", most)
 
 

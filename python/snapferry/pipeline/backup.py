@@ -198,7 +198,12 @@ class Export:
             await asyncio.gather(*beats, return_exceptions=True)
 
     def _relies_on(self, name: str, packs: frozenset[bytes]) -> bool:
-        """Whether any of these packs may be built on at a destination: it was listed there before, or its sending has begun."""
+        """Whether any of these packs may be built on at a destination: it was listed there before, or its sending has begun.
+
+        A destination that is behind relies on all of them: what catch-up copies, or finds in place, was in no listing.
+        """
+        if name not in self._prepared.up_to_date:
+            return bool(packs)
         return not packs.isdisjoint(self._prepared.presence.packs.get(name, {})) or not packs.isdisjoint(self._sender.sent)
 
     async def _make(self, fanout: FanOut) -> Snapshot:

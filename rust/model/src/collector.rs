@@ -39,6 +39,9 @@ fn proceed(setting: &Setting, state: &State, index: usize, emit: &mut dyn FnMut(
         }
         Do::MarkSnapshots | Do::MarkSnapshotsAgain => {
             mark_snapshots(setting, state, me);
+            if setting.plain_collectors {
+                mark_sessions(setting, state, me);
+            }
             "lists snapshots/ and forgotten/"
         }
         Do::MarkSessions | Do::MarkSessionsAgain => {

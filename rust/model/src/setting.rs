@@ -158,7 +158,8 @@ pub struct Setting {
     /// Writers also store again what they know.
     pub stores_known: bool,
     pub broken: Option<Broken>,
-    /// Collectors make the first choice there is and tidy up in one step, and forgetting is one step: what the smaller settings show not to matter.
+    /// Coarser steps, each of which smaller settings take apart: collectors make the first choice there is, list snapshots and sessions at
+    /// once, and tidy up at once; forgetting is one step.
     pub plain_collectors: bool,
     /// Parties of a kind are not told apart.
     pub symmetric: bool,
