@@ -46,7 +46,10 @@ async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], 
 
     while loaded.made:
         segment, path = loaded.made.popitem()
-        data = await tools.threads.run(path.read_bytes)
+        try:
+            data = await tools.threads.run(path.read_bytes)
+        except FileNotFoundError:
+            continue  # Another export has read the same packs, and stored what they yield.
         await together(store(segment, data, destination) for destination in writable.values())
         await tools.threads.run(path.unlink, missing_ok=True)
 
