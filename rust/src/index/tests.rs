@@ -148,7 +148,10 @@ impl Twins {
                 self.take_added();
                 fold(&self.index, self.directory.path(), *last, usize::MAX);
             }
-            Act::Stop(steps) => fold(&self.index, self.directory.path(), true, *steps),
+            Act::Stop(steps) => {
+                self.take_added();
+                fold(&self.index, self.directory.path(), true, *steps);
+            }
             Act::Declare(packs) => {
                 self.usable = packs.iter().map(|number| id(10_000 + number)).collect();
                 self.index.declare_usable(self.usable.iter().copied().collect());
