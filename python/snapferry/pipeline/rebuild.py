@@ -49,7 +49,7 @@ async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], 
         try:
             data = await tools.threads.run(path.read_bytes)
         except FileNotFoundError:
-            continue  # Another export has read the same packs, and stored what they yield.
+            continue  # A rebuild beside this has cleared the cache: whoever loads it next reads the packs again.
         await together(store(segment, data, destination) for destination in writable.values())
         await tools.threads.run(path.unlink, missing_ok=True)
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -214,7 +215,8 @@ class IndexCache:
                 return
 
     def _keep(self, loaded: LoadedIndex, segment: _core.Segment) -> None:
-        path = self._directory / f"made-{segment.id}"
+        # Of its own name: exports side by side, in other processes too, make the same segment of the same packs, and remove their file.
+        path = self._directory / f"made-{segment.id}-{secrets.token_hex(4)}"
         with self._usable():
             path.write_bytes(segment.data)
         loaded.made[segment.id] = path

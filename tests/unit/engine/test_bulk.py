@@ -210,7 +210,7 @@ async def test_cancelled_in_the_middle_the_next_run_finishes(make_lab: MakeLab, 
         lab.wrappers.clear()
         async with asyncio.timeout(30):
             found = await repository.export_many(jobs(5), parallel=3)
-        assert found.exit_code == 0
+        assert found.exit_code == 0, [(o.error, o.result and o.result.failures) for o in found.outcomes if o.exit_code]
     await assert_exact(lab, found.outcomes)
 
 
