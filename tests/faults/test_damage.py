@@ -10,7 +10,6 @@ import pytest
 from snapferry import _core
 from snapferry.engine import Repository, open_repository
 from snapferry.errors import DamageError, SnapferryError
-from snapferry.testing.sources import MemorySource
 from tests.support.lab import BLOCK, Lab, MakeLab
 
 # Few bytes in the repository, so that each can be flipped: two blocks that compress to nothing, and a hole.
@@ -21,10 +20,7 @@ KINDS = ("config", "destination", "index", "keys", "packs", "sessions", "snapsho
 
 @pytest.fixture
 async def lab(make_lab: MakeLab) -> Lab:
-    lab = await make_lab()
-    async with lab.repository() as repository:
-        lab.id = (await repository.export(MemorySource(DATA), volume="v", block_size=BLOCK)).id
-    return lab
+    return await (await make_lab()).begin_with(DATA)
 
 
 def _flips(lab: Lab, kind: str) -> Iterator[tuple[str, bytes | None]]:

@@ -20,7 +20,7 @@ from snapferry.repository import names, objects
 from snapferry.repository.sessions import Session, fence
 from snapferry.testing.faults import FailsNth, Hangs
 from snapferry.testing.sources import MemorySource
-from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
+from tests.support.lab import BLOCK, EndsWhenLetGo, Lab, MakeLab, changed, volume
 
 LATEST = RetentionPolicy(keep_last=1)
 
@@ -67,22 +67,6 @@ class _Gates:
             gate.released.set()
 
 
-class _Slow(MemorySource):
-    """Waits at its end until it is let go."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.reading, self.released = asyncio.Event(), asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-
-    def check_unchanged(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._wait(), self._loop).result()
-
-    async def _wait(self) -> None:
-        self.reading.set()
-        await self.released.wait()
-
-
 async def test_nothing_is_kept_in_a_pack_that_is_known_to_be_bad(make_lab: MakeLab) -> None:
     """Of the two packs of a block the good one stays, whatever their ids are."""
     for seed in range(4):
@@ -122,7 +106,7 @@ async def test_never_two_open_collections(make_lab: MakeLab) -> None:
     async with lab.repository() as repository:
         # The same blocks stored twice, by two exports side by side.
         async with lab.repository("near") as third:
-            source = _Slow(shared + one)
+            source = EndsWhenLetGo(shared + one)
             exporting = asyncio.create_task(third.export(source, volume="w", block_size=BLOCK))
             await source.reading.wait()
             first = await repository.export(MemorySource(shared + other), volume="v", block_size=BLOCK)
@@ -186,7 +170,7 @@ async def test_an_export_that_catches_up_is_waited_for(make_lab: MakeLab) -> Non
         lab.wrappers.clear()
         await fence(repository._membership.members.keyring, repository._membership.replicas["far"], first.id)
         beside = await repository.export(MemorySource(other), volume="w", block_size=BLOCK, to=["near"])
-        source = _Slow(one + other)
+        source = EndsWhenLetGo(one + other)
         exporting = asyncio.create_task(repository.export(source, volume="v"))
         await source.reading.wait()
         # Another export's catch-up put these there, and was killed.

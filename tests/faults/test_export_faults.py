@@ -15,10 +15,10 @@ import pytest
 
 from snapferry.destination import Destination
 from snapferry.errors import DestinationDenied, DestinationFull, DestinationUnreachable, Fenced, SnapferryError
-from snapferry.testing.faults import FailsNth, LosesReply
+from snapferry.testing.faults import LosesFirstReplies
 from snapferry.testing.sources import MemorySource
 from snapferry.transport.wrapper import Wrapper
-from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
+from tests.support.lab import BLOCK, FailsNthThroughAll, Lab, MakeLab, changed, volume
 
 FIRST = volume(1, blocks=12)
 SECOND = changed(FIRST, 2, [2, 8])
@@ -52,18 +52,10 @@ async def test_any_operation_of_one_destination_fails(make_lab: MakeLab, operati
     lab = await make_lab()
     async with lab.repository() as repository:
         first = await repository.export(MemorySource(FIRST), volume="v", block_size=BLOCK)
-    start = {name: dict(store) for name, store in lab.stores.items()}
+    start = lab.saved()
     for nth in range(1, 1000):
-        for name, store in lab.stores.items():
-            store.clear()
-            store.update(start[name])
-        doubles: list[FailsNth] = []
-
-        def wrap(inner: Destination, nth: int = nth, doubles: list[FailsNth] = doubles) -> Destination:
-            doubles.append(FailsNth(inner, operation, nth, error, times=3))
-            return doubles[-1]
-
-        lab.wrappers["far"] = wrap
+        lab.go_back(start)
+        lab.wrappers["far"] = failing = FailsNthThroughAll(operation, nth, error, times=3)
         expected = {first.id: FIRST}
         config = lab.machine()  # Each time from an empty cache, so that the same operations happen.
         lab.config = config
@@ -80,7 +72,7 @@ async def test_any_operation_of_one_destination_fails(make_lab: MakeLab, operati
             async with lab.repository(name) as alone:
                 assert await lab.contents(alone, result.id) == SECOND, (nth, name)
         await _settle(lab, expected)
-        if not any(double.fired for double in doubles):
+        if not failing.fired:
             return
     pytest.fail("the faults never ended")
 
@@ -89,19 +81,7 @@ async def test_any_operation_of_one_destination_fails(make_lab: MakeLab, operati
 async def test_every_create_loses_its_reply(make_lab: MakeLab) -> None:
     lab = await make_lab()
 
-    class LosesFirstReply(Wrapper):
-        """Of each object."""
-
-        def __init__(self, inner: Destination) -> None:
-            super().__init__(inner)
-            self._lost: set[str] = set()
-
-        async def create(self, key: str, data: Any) -> bool:
-            double = LosesReply(self.inner, times=0 if key in self._lost else 1)
-            self._lost.add(key)
-            return await double.create(key, data)
-
-    lab.wrappers["far"] = LosesFirstReply
+    lab.wrappers["far"] = LosesFirstReplies
     async with lab.repository() as repository:
         one = await repository.export(MemorySource(FIRST), volume="v", block_size=BLOCK)
         two = await repository.export(MemorySource(SECOND), volume="v", block_size=BLOCK)

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from snapferry.destination import Destination
 from snapferry.errors import AccessDenied, DestinationDenied, DestinationUnreachable, SnapferryError
-from snapferry.testing.faults import FailsNth, LosesReply, StopsAfter
+from snapferry.testing.faults import FailsNth, LosesFirstReplies, StopsAfter
 from snapferry.testing.sources import MemorySource
-from snapferry.transport.wrapper import Wrapper
 from tests.support.keyholders import Keyholders
-from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
+from tests.support.lab import BLOCK, FailsNthThroughAll, Lab, MakeLab, changed, volume
 
 FIRST = volume(1, blocks=4, zeros=(1,))
 SECOND = changed(FIRST, 2, [2])
@@ -38,12 +36,10 @@ class _Start:
         self.lab = lab
         self.holders = holders
         self.first = first
-        self._stores = {name: dict(store) for name, store in lab.stores.items()}
+        self._stores = lab.saved()
 
     def again(self) -> None:
-        for name, store in self.lab.stores.items():
-            store.clear()
-            store.update(self._stores[name])
+        self.lab.go_back(self._stores)
         self.lab.wrappers.clear()
 
     async def change(self, action: str) -> None:
@@ -148,16 +144,10 @@ async def _dies(work: Coroutine[Any, Any, None]) -> bool:
 async def test_any_operation_of_one_destination_fails(start: _Start, action: str, operation: Any, error: Callable[[], Exception]) -> None:
     for nth in range(1, 1000):
         start.again()
-        doubles: list[FailsNth] = []
-
-        def wrap(inner: Destination, nth: int = nth, doubles: list[FailsNth] = doubles) -> Destination:
-            doubles.append(FailsNth(inner, operation, nth, error, times=3))
-            return doubles[-1]
-
-        start.lab.wrappers["far"] = wrap
+        start.lab.wrappers["far"] = failing = FailsNthThroughAll(operation, nth, error, times=3)
         await start.change(action)  # One destination that fails is told, and fails nothing.
         await start.settle(action)
-        if not any(double.fired for double in doubles):
+        if not failing.fired:
             return
     pytest.fail("the faults never ended")
 
@@ -165,18 +155,8 @@ async def test_any_operation_of_one_destination_fails(start: _Start, action: str
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_every_create_loses_its_reply(start: _Start, action: str) -> None:
-    class LosesFirstReply(Wrapper):
-        def __init__(self, inner: Destination) -> None:
-            super().__init__(inner)
-            self._lost: set[str] = set()
-
-        async def create(self, key: str, data: Any) -> bool:
-            double = LosesReply(self.inner, times=0 if key in self._lost else 1)
-            self._lost.add(key)
-            return await double.create(key, data)
-
     for name in start.lab.names:
-        start.lab.wrappers[name] = LosesFirstReply
+        start.lab.wrappers[name] = LosesFirstReplies
     await start.change(action)
     await start.settle(action)
 

@@ -13,7 +13,7 @@ from snapferry.errors import DestinationError, SnapferryError
 from snapferry.lifecycle.retention import RetentionPolicy
 from snapferry.testing.faults import FailsNth
 from snapferry.testing.sources import MemorySource
-from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
+from tests.support.lab import BLOCK, FailsNthThroughAll, Lab, MakeLab, changed, volume
 
 LATEST = RetentionPolicy(keep_last=1)
 DATA = [volume(1, blocks=20)]
@@ -60,26 +60,18 @@ async def _check(lab: Lab, expected: dict[str, bytes]) -> None:
 async def test_every_operation_fails_once(make_lab: MakeLab, operation: str) -> None:
     lab = await make_lab()
     expected = await _filled(lab)
-    filled = {name: dict(store) for name, store in lab.stores.items()}
+    filled = lab.saved()
     for nth in itertools.count(1):
-        faults: list[FailsNth] = []
-
-        def wrap(inner: Destination, nth: int = nth, faults: list[FailsNth] = faults) -> Destination:
-            faults.append(FailsNth(inner, operation, nth, lambda: DestinationError("it failed", inner.name)))  # type: ignore[arg-type]
-            return faults[-1]
-
-        for name, store in lab.stores.items():
-            store.clear()
-            store.update(filled[name])
+        lab.go_back(filled)
         lab.config = lab.machine()
-        lab.wrappers["near"] = wrap
+        lab.wrappers["near"] = failing = FailsNthThroughAll(operation, nth, lambda: DestinationError("it failed", "near"))
         try:
             await _forget_and_prune(lab)
         except SnapferryError:
             pass
         finally:
             lab.wrappers.clear()
-        if not any(fault.fired for fault in faults):
+        if not failing.fired:
             break
         await _check(lab, expected)
     assert nth > 1
@@ -115,12 +107,10 @@ class _Counted(FailsNth):
 async def test_cancelled_before_every_operation(make_lab: MakeLab) -> None:
     lab = await make_lab()
     expected = await _filled(lab)
-    filled = {name: dict(store) for name, store in lab.stores.items()}
+    filled = lab.saved()
     for after in itertools.count(1):
         cancels = _Cancels(after)
-        for name, store in lab.stores.items():
-            store.clear()
-            store.update(filled[name])
+        lab.go_back(filled)
         lab.config = lab.machine()
         for name in lab.names:
             lab.wrappers[name] = cancels.wrap()

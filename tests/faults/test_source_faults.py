@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 
-from snapferry.destination import Destination
 from snapferry.engine import Repository
 from snapferry.errors import DestinationUnreachable
 from snapferry.source import ChangeMap
-from snapferry.testing.faults import FailsNth
 from snapferry.testing.sources import MemorySource, MemoryStream
 from snapferry.types import ExportResult
-from tests.support.lab import BLOCK, MakeLab, changed, volume
+from tests.support.lab import BLOCK, FailsNthThroughAll, MakeLab, changed, volume
 
 FIRST = volume(1, blocks=300)
 SECOND = changed(FIRST, 2, [2, 280])
@@ -48,13 +46,11 @@ async def test_cancelled_after_any_number_of_turns_of_the_loop(make_lab: MakeLab
     lab = await make_lab()
     async with lab.repository() as repository:
         first = await repository.export(MemorySource(FIRST), volume="v", block_size=BLOCK)
-    start = {name: dict(store) for name, store in lab.stores.items()}
+    start = lab.saved()
     finished, turns = 0, 0
     while finished < 2:
         turns += 7 if turns < 100 else 1 + turns // 4
-        for name, store in lab.stores.items():
-            store.clear()
-            store.update(start[name])
+        lab.go_back(start)
         async with lab.repository() as repository:
             task = asyncio.create_task(begin(repository, first.id))
             for _ in range(turns):
@@ -80,23 +76,15 @@ async def test_any_operation_of_one_destination_fails(make_lab: MakeLab, begin: 
     lab = await make_lab()
     async with lab.repository() as repository:
         first = await repository.export(MemorySource(FIRST), volume="v", block_size=BLOCK)
-    start = {name: dict(store) for name, store in lab.stores.items()}
+    start = lab.saved()
     for nth in range(1, 200):
-        for name, store in lab.stores.items():
-            store.clear()
-            store.update(start[name])
-        doubles: list[FailsNth] = []
-
-        def wrap(inner: Destination, nth: int = nth, doubles: list[FailsNth] = doubles) -> Destination:
-            doubles.append(FailsNth(inner, operation, nth, partial(DestinationUnreachable, "gone"), times=3))
-            return doubles[-1]
-
-        lab.wrappers["far"] = wrap
+        lab.go_back(start)
+        lab.wrappers["far"] = failing = FailsNthThroughAll(operation, nth, partial(DestinationUnreachable, "gone"), times=3)
         async with lab.repository() as repository:
             result = await begin(repository, first.id)
         lab.wrappers.clear()
         assert "near" in result.acknowledged
         await lab.assert_restores_alone({first.id: FIRST, result.id: SECOND})
-        if not any(double.fired for double in doubles):
+        if not failing.fired:
             return
     pytest.fail("the faults never ended")

@@ -62,15 +62,13 @@ class Hosts:
     def __init__(self, lab: Lab, machines: tuple[Config, Config]) -> None:
         self.lab = lab
         self.machines = machines
-        self._stores = {name: dict(store) for name, store in lab.stores.items()}
+        self._stores = lab.saved()
         self._homes = [machine.repository.cache_dir.parent for machine in machines]
         for home in self._homes:
             shutil.copytree(home, home.with_suffix(".before"))
 
     def begin_anew(self) -> None:
-        for name, store in self.lab.stores.items():
-            store.clear()
-            store.update(self._stores[name])
+        self.lab.go_back(self._stores)
         for home in self._homes:
             shutil.rmtree(home)
             shutil.copytree(home.with_suffix(".before"), home)
@@ -78,6 +76,16 @@ class Hosts:
     async def export(self, machine: Config, data: bytes, name: str) -> ExportResult:
         async with open_repository(machine) as repository:
             return await repository.export(MemorySource(data), volume=name, block_size=BLOCK)
+
+    async def export_until(self, pause: Pause, machine: Config, data: bytes) -> asyncio.Task[ExportResult]:
+        """An export of the volume ``v`` that stands where ``pause`` says, or that is done because it has fewer operations."""
+        self.lab.wrappers["near"] = partial(Paused, pause)
+        exporting = asyncio.create_task(self.export(machine, data, "v"))
+        waiting = asyncio.create_task(pause.reached.wait())
+        await asyncio.wait([exporting, waiting], return_when=asyncio.FIRST_COMPLETED)
+        self.lab.wrappers.clear()
+        waiting.cancel()
+        return exporting
 
     async def check(self, expected: dict[str, bytes]) -> None:
         await self.lab.assert_restores_alone(expected)
@@ -110,13 +118,8 @@ async def test_one_host_exports_whole_while_another_stands_at_any_step(make_lab:
         trial += 1
         hosts.begin_anew()
         pause = Pause(trial)
-        lab.wrappers["near"] = partial(Paused, pause)
-        standing = asyncio.create_task(hosts.export(one, ONE, "v"))
-        waiting = asyncio.create_task(pause.reached.wait())
-        await asyncio.wait([standing, waiting], return_when=asyncio.FIRST_COMPLETED)
-        lab.wrappers.clear()
-        if not pause.reached.is_set():
-            waiting.cancel()
+        standing = await hosts.export_until(pause, one, ONE)
+        if standing.done():
             await standing
             break
         results = [await hosts.export(other, OTHER, second)]
@@ -143,13 +146,8 @@ async def test_a_host_that_dies_while_another_exports_breaks_nothing_and_goes_on
         trial += 1
         hosts.begin_anew()
         pause = Pause(trial, frozenset({"create"}))
-        lab.wrappers["near"] = partial(Paused, pause)
-        dying = asyncio.create_task(hosts.export(one, ONE, "v"))
-        waiting = asyncio.create_task(pause.reached.wait())
-        await asyncio.wait([dying, waiting], return_when=asyncio.FIRST_COMPLETED)
-        lab.wrappers.clear()
-        if not pause.reached.is_set():
-            waiting.cancel()
+        dying = await hosts.export_until(pause, one, ONE)
+        if dying.done():
             await dying
             break
         result = await hosts.export(other, OTHER, "v")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from snapferry.errors import DestinationUnreachable
 from snapferry.repository.creating import create_repository
 from snapferry.repository.keyfile import create_key_file, read_key_file
 from snapferry.repository.opening import open_members
+from snapferry.testing.faults import FailsNth
+from snapferry.testing.sources import MemorySource
 from snapferry.transport import RetryPolicy, with_retry
 from snapferry.types import KiB, MiB
 
@@ -55,6 +59,38 @@ def changed(data: bytes, seed: int, at: Sequence[int]) -> bytes:
     for block in at:
         out[block * BLOCK : block * BLOCK + 5000] = make.randbytes(5000)
     return bytes(out)
+
+
+class FailsNthThroughAll:
+    """To be put before a place: ``FailsNth`` for every handle that is opened there; ``fired`` says whether any did fail."""
+
+    def __init__(self, operation: Any, nth: int, error: Callable[[], Exception], *, times: int = 1) -> None:
+        self._make = partial(FailsNth, operation=operation, nth=nth, error=error, times=times)
+        self._made: list[FailsNth] = []
+
+    def __call__(self, inner: Destination) -> Destination:
+        self._made.append(self._make(inner))
+        return self._made[-1]
+
+    @property
+    def fired(self) -> bool:
+        return any(double.fired for double in self._made)
+
+
+class EndsWhenLetGo(MemorySource):
+    """Waits at its end until ``released`` is set; ``reading`` is set when it gets there."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.reading, self.released = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def check_unchanged(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._wait(), self._loop).result()
+
+    async def _wait(self) -> None:
+        self.reading.set()
+        await self.released.wait()
 
 
 MakeLab = Callable[..., Awaitable["Lab"]]
@@ -118,6 +154,22 @@ class Lab:
             async with self.repository(name) as alone:
                 for item in await alone.list():
                     assert await self.contents(alone, item.snapshot.id) == expected[item.snapshot.id], (name, item.snapshot.id)
+
+    async def begin_with(self, data: bytes) -> Lab:
+        """Exports a first snapshot of the volume ``v``, whose ``id`` is this lab's."""
+        async with self.repository() as repository:
+            self.id = (await repository.export(MemorySource(data), volume="v", block_size=BLOCK)).id
+        return self
+
+    def saved(self) -> dict[str, MemoryStore]:
+        """What lies at its places now, for ``go_back``."""
+        return {name: dict(store) for name, store in self.stores.items()}
+
+    def go_back(self, saved: Mapping[str, MemoryStore]) -> None:
+        """Its places hold again what they held."""
+        for name, store in self.stores.items():
+            store.clear()
+            store.update(saved[name])
 
     def packs(self, name: str) -> list[str]:
         """Keys of the packs at a place."""

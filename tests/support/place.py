@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,6 +31,13 @@ class Place:
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SNAPFERRY", "XDG_"))}
         return kept | {"HOME": str(self.root / "home"), "SNAPFERRY_CONFIG": str(self.root / "snapferry.toml")}
+
+    def copy(self, root: Path) -> Place:
+        """A copy at ``root``; its configuration names the copy's own destinations."""
+        shutil.copytree(self.root, root)
+        config = root / "snapferry.toml"
+        config.write_text(config.read_text().replace(str(self.root), str(root)))
+        return Place(root)
 
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, "-m", "snapferry.cli.main", *map(str, arguments)]

@@ -17,8 +17,8 @@ from snapferry.errors import DamageError, SnapferryError, worst_of
 CLOSED_PIPE = 141  # as if SIGPIPE had ended it, which is what shells expect
 
 
-class Interrupted(Exception):
-    """A signal asked the command to end, and it has."""
+class Interrupted(BaseException):
+    """A signal asked the command to end, and it has. No ``Exception``: what is being imported when it comes may suppress those."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__("interrupted" if signal_number == 2 else "terminated")

@@ -42,6 +42,7 @@ class Invocation:
 
     Attributes:
         volume_on_stdout: standard output carries a volume's bytes, so that JSON goes to standard error.
+        ended_by: the number of a signal that came before a command handled signals, else 0.
     """
 
     config_path: str | None = None
@@ -49,6 +50,7 @@ class Invocation:
     quiet: bool = False
     verbose: bool = False
     volume_on_stdout: bool = field(default=False)
+    ended_by: int = 0
 
     def load_config(self, flags: Mapping[str, str | int] | None = None) -> Config:
         """The configuration, with ``section.key`` flags over it."""

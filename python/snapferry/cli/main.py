@@ -11,10 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from snapferry.cli.failing import Interrupted, report
 from snapferry.cli.invocation import Invocation
 from snapferry.cli.options import common_options
 
@@ -114,12 +116,11 @@ def cli() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns its exit code. Everything said about an error has been said."""
     invocation = Invocation(json_lines="--json" in arguments)
+    signal.signal(signal.SIGTERM, partial(_terminate, invocation))
     try:
         code = cli.main(list(arguments), prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False, obj=invocation)
         invocation.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where every error ends
-        from snapferry.cli.failing import report
-
         return report(invocation, error)
     return code if isinstance(code, int) else 0
 
@@ -135,17 +136,15 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
+def _terminate(invocation: Invocation, number: int, frame: object) -> NoReturn:
     """SIGTERM outside of a command's own handling: while it is being imported, or says what it did."""
     del frame
-    from snapferry.cli.failing import Interrupted
-
+    invocation.ended_by = number
     raise Interrupted(number)
 
 
 def main() -> NoReturn:
     """The entry point ``snapferry``."""
-    signal.signal(signal.SIGTERM, _terminate)
     # What is imported stays until the end; collecting garbage among it takes a tenth of the start-up.
     gc.set_threshold(100_000)
     _open_standard_streams()

@@ -41,6 +41,9 @@ def run_async(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
 
     with signals.handled():
         try:
+            if signals.received:  # Raised once already, where something that was being imported took it for its own.
+                work.close()
+                raise Interrupted(signals.received)
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 return runner.run(guarded())
         except BaseException as error:
@@ -58,7 +61,7 @@ class _Signals:
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
         self._cancel: Callable[[], object] | None = None
-        self.received = 0
+        self.received = invocation.ended_by
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:

@@ -19,16 +19,15 @@ limit_rate = "50MiB"               # a second, of this job
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from snapferry.config.places import join
-from snapferry.config.tables import check_table
+from snapferry.config.tables import check_table, read_toml
 from snapferry.config.units import parse_rate, parse_size
-from snapferry.errors import AccessDenied, ConfigurationError, SnapferryError
+from snapferry.errors import ConfigurationError
 
 _TOP = ("parallel", "defaults", "job")
 
@@ -65,14 +64,7 @@ def load_jobs(path: str | Path) -> JobsFile:
         SnapferryError, AccessDenied: the file is missing, or cannot be read.
     """
     file = Path(path).absolute()
-    try:
-        document = tomllib.loads(file.read_bytes().decode())
-    except PermissionError as error:
-        raise AccessDenied(f"{file} cannot be read: {error.strerror}") from error
-    except OSError as error:
-        raise SnapferryError(f"{file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file}: not TOML: {error}") from error
+    document, _ = read_toml(file)
     check_table(document, "the file", _TOP, file)
     parallel = document.get("parallel")
     if parallel is not None:

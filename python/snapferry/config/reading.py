@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from snapferry.config.destinations import check_destinations
 from snapferry.config.layers import SECTIONS, Layers, check_environment
 from snapferry.config.places import KEY_FILE_NAME, find_config, join, not_offered, xdg
-from snapferry.config.tables import check_table
+from snapferry.config.tables import check_table, read_toml
 from snapferry.config.values import Config, DestinationConfig, EngineConfig, PlacementConfig, RepositoryConfig
-from snapferry.errors import AccessDenied, ConfigurationError, SnapferryError
+from snapferry.errors import AccessDenied, ConfigurationError
 from snapferry.types import MiB
 
 if TYPE_CHECKING:
@@ -42,16 +41,7 @@ def load_config(
     """
     environment = os.environ if environment is None else environment
     file = find_config(path, environment)
-    try:
-        with file.open("rb") as opened:
-            owner = os.fstat(opened.fileno())
-            document = tomllib.loads(opened.read().decode())
-    except PermissionError as error:
-        raise AccessDenied(f"{file} cannot be read: {error.strerror}") from error
-    except OSError as error:
-        raise SnapferryError(f"{file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{file}: not TOML: {error}") from error
+    document, owner = read_toml(file)
     if _names_a_command(document) and (owner.st_uid not in (0, os.geteuid()) or owner.st_mode & 0o022):
         raise AccessDenied(
             f"{file} names a command to run, so it must belong to you or to root, and no one else may write it; it was not read (chmod go-w it, or chown it)"

@@ -1,15 +1,34 @@
-"""What every TOML table must be: a table, of known keys."""
+"""TOML files and their tables: read, and checked for unknown keys."""
 
 from __future__ import annotations
 
+import os
+import tomllib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from snapferry.config.places import nearest
-from snapferry.errors import ConfigurationError
+from snapferry.errors import AccessDenied, ConfigurationError, SnapferryError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def read_toml(file: Path) -> tuple[dict[str, Any], os.stat_result]:
+    """The document, and whose file it was read from.
+
+    Raises:
+        ConfigurationError: it is no TOML. SnapferryError, AccessDenied: it is missing, or cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            return tomllib.loads(opened.read().decode()), os.fstat(opened.fileno())
+    except PermissionError as error:
+        raise AccessDenied(f"{file} cannot be read: {error.strerror}") from error
+    except OSError as error:
+        raise SnapferryError(f"{file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file}: not TOML: {error}") from error
 
 
 def check_table(table: object, where: str, known: Sequence[str], file: Path) -> Mapping[str, Any]:

@@ -20,7 +20,9 @@ from snapferry.engine.keys import Keys
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import prune
-from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, ReplicaDetails, SnapshotDetails
+from snapferry.engine.showing import details
+from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, SnapshotDetails
+from snapferry.engine.verifying import verify
 from snapferry.errors import ConfigurationError, SnapshotNotFound
 from snapferry.lifecycle.prune import MAX_UNUSED, PrunePlan
 from snapferry.lifecycle.retention import RetentionPolicy
@@ -28,17 +30,12 @@ from snapferry.lifecycle.waiting import LEASE_SECONDS
 from snapferry.pipeline.compare import differences
 from snapferry.pipeline.extent_reader import index_opener
 from snapferry.pipeline.fetching import Fetcher
-from snapferry.pipeline.inspect import inspect
 from snapferry.pipeline.reader import SnapshotReader
 from snapferry.pipeline.rebuild import rebuild_index
 from snapferry.pipeline.restore import Restore, RestorePlan
-from snapferry.pipeline.verify import Verification
 from snapferry.repository.failures import combined
-from snapferry.repository.presence import list_presence
-from snapferry.repository.snapshots import list_snapshots, ordered
 from snapferry.source import AnySource, ChangeMap, open_source, read_change_map
 from snapferry.types import (
-    Damage,
     ExportResult,
     ForgetResult,
     ListedSnapshot,
@@ -277,25 +274,7 @@ class Repository:
     async def show(self, snapshot: str) -> SnapshotDetails:
         """A snapshot, and which destinations hold its commit and packs; names and errors as ``restore``."""
         membership, memory = self._both
-        listed = await self._find(snapshot)
-        opener = index_opener(membership.cache, membership.replicas)
-        found = await inspect(listed.snapshot, membership.replicas, listed.destinations, membership.tools, opener)
-        await memory.note_damage(found.damage)
-        from snapferry.repository import names
-
-        needed = {names.pack(pack) for packs in found.needed.values() for pack in packs} | {names.snapshot(listed.snapshot.id)}
-        damage = [item for item in await memory.damage() if item.object in needed]
-        replicas = [
-            ReplicaDetails(
-                name,
-                name in listed.destinations,
-                len(found.present.get(name, ())),
-                len(found.needed.get(name, ())) - len(found.present.get(name, ())),
-                tuple(item for item in damage if item.destination == name),
-            )
-            for name in membership.replicas
-        ]
-        return SnapshotDetails(listed.snapshot, tuple(replicas))
+        return await details(membership, memory, await self._find(snapshot))
 
     async def diff(self, a: str, b: str) -> AsyncIterator[tuple[int, int]]:
         """(offset, length) in bytes of what differs between two snapshots, in order; names and errors as ``restore``."""
@@ -323,46 +302,10 @@ class Repository:
             read_data: percentage of packs to be read, 0 to 100.
             destination: only this one; by default all; one that cannot be reached is ``unverified``, one without the repository damaged.
         """
-        membership, memory = self._both
         if not 0 <= read_data <= 100:
             raise ConfigurationError(f"{read_data} is no percentage")
         wanted = self._names(None if destination is None else [destination])
-        replicas = {name: membership.replicas[name] for name in wanted if name in membership.replicas}
-        failures = {name: error for name, error in membership.members.failures.items() if name in wanted}
-        if not replicas:
-            raise combined("nothing can be verified", failures)
-        await membership.tools.renew_keys()
-        if read_data and not membership.members.keyring.reads_data:
-            logger.warning("this key can write and not read: the bytes of packs are compared with what their names promise, and not opened")
-        recalled = await memory.recall()
-        listing = await list_snapshots(membership.members.keyring, membership.replicas)
-        gone = await memory.note_listing(listing, recalled)
-        chosen = {item.snapshot.id for item in ([listing.resolve(ref) for ref in snapshots] if snapshots else listing.snapshots.values())}
-        held = {
-            name: [
-                item.snapshot for item in ordered(listing.snapshots.values()) if item.snapshot.id in chosen and name in item.destinations
-            ]
-            for name in replicas
-        }
-        if snapshots is not None and not any(held.values()):
-            raise SnapshotNotFound(f"none of {', '.join(held)} holds what is to be verified")
-        presence = await list_presence(replicas)
-        loaded = await membership.cache.load(replicas, presence, complete=True)
-        loaded.index.declare_usable(b"".join({pack for packs in presence.packs.values() for pack in packs}))
-        verification = Verification(
-            replicas, held, presence, loaded, membership.tools,
-            read_data=read_data, everything=snapshots is None, on_progress=on_progress,
-        )  # fmt: skip
-        result = await verification.run(
-            [Damage(name, "config", str(error)) for name, error in failures.items() if error.exit_code == 10]
-            + [item for item in gone if item.destination in replicas],
-            {name: str(error) for name, error in failures.items() if error.exit_code != 10},
-        )
-        if snapshots is None and read_data >= 100:
-            await memory.replace_damage(replicas, result.damage)
-        else:
-            await memory.note_damage(result.damage)
-        return result
+        return await verify(*self._both, wanted, snapshots, read_data, on_progress)
 
     async def forget(
         self,

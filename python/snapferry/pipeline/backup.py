@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import Fenced, SnapferryError
 from snapferry.pipeline.admission import Share
-from snapferry.pipeline.catch_up import CatchUp
+from snapferry.pipeline.committing import Committing
 from snapferry.pipeline.convert import open_manifest, roots_from_core
 from snapferry.pipeline.extents import block_count, merged
 from snapferry.pipeline.fetching import Fetcher
@@ -31,11 +32,10 @@ from snapferry.pipeline.sending import Sender
 from snapferry.pipeline.sizing import PACK_SIZE
 from snapferry.pipeline.steps import MapUnusable, Step
 from snapferry.pipeline.tools import Tools
-from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import task_group, together
 from snapferry.repository.index_cache import IndexCache
-from snapferry.repository.sessions import BEAT_SECONDS, is_committed
+from snapferry.repository.sessions import BEAT_SECONDS
 from snapferry.source import AnySource, ChangeMap, Source
 from snapferry.transport import FanOut, TooFewCopies
 from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Snapshot
@@ -75,7 +75,6 @@ class ExportPlan:
 
 @dataclass(slots=True)
 class _Counts:
-    copied: dict[str, int] = field(default_factory=dict)
     bytes_new: int = 0
     blocks_new: int = 0
     blocks_zero: int = 0
@@ -133,7 +132,7 @@ class Export:
         self._advanced = 0
         self._told = 0.0
         self.packs: bytes | None = None
-        self._ending = False  # A commit that was begun may be decided, whatever the store answers.
+        self._committing: Committing | None = None
 
     @property
     def damage(self) -> list[Damage]:
@@ -152,7 +151,9 @@ class Export:
     def _too_few(self, failures: dict[str, BaseException], made: int) -> SnapferryError:
         copies = "1 copy" if self._plan.min_copies == 1 else f"{self._plan.min_copies} copies"
         state = (
-            f"; {made} made, and what was begun is listed and completed by the next export" if self._ending else "; nothing was committed"
+            f"; {made} made, and what was begun is listed and completed by the next export"
+            if self._committing is not None and self._committing.begun
+            else "; nothing was committed"
         )
         return combined(f"too few destinations are left to make {copies}{state}", failures)
 
@@ -162,14 +163,20 @@ class Export:
         async with FanOut([] if self._plan.dry_run else destinations, needed=needed) as fanout:
             self._fanout = fanout
             self._sender = Sender(fanout, self._tools.budget)
+            self._committing = Committing(
+                self._prepared, fanout, self._sender.sent, self._copying,
+                min_copies=self._plan.min_copies, abandon=lambda: self._abandon(fanout),
+            )  # fmt: skip
             committed = False
             try:
                 async with self._beating(fanout):
                     snapshot = await self._make(fanout)
                     if self._plan.dry_run:
-                        return self._result(snapshot, (), begun)
+                        return self._result(snapshot, set(), begun)
                     committed = True
-                    result = self._result(snapshot, await self._commit(fanout, snapshot), begun)
+                    acknowledged = await self._committing.run(snapshot)
+                    self._failures.update(fanout.failed)
+                    result = self._result(snapshot, acknowledged, begun)
                     if len(result.acknowledged) < self._plan.min_copies:
                         raise self._too_few(result.failures, len(result.acknowledged))
                     return result
@@ -311,76 +318,6 @@ class Export:
                 await self._sender.manifest(packs)
         self._tell(reader.position)
 
-    async def _commit(self, fanout: FanOut, snapshot: Snapshot) -> tuple[str, ...]:
-        """Commits where everything is, catches the others up and commits there too; returns who has acknowledged."""
-        key = names.snapshot(snapshot.id)
-        commit = self._tools.keyring.seal("commit", key, objects.commit_payload(snapshot))
-        ready = [name for name in self._prepared.up_to_date if name in fanout.alive]
-        behind = [name for name in self._prepared.destinations if name in fanout.alive and name not in ready]
-        acknowledged: set[str] = set()
-
-        async def end(name: str) -> None:
-            self._ending = True
-            try:
-                await self._prepared.sessions[name].end("committed", commit)
-            except SnapferryError as error:
-                if isinstance(error, Fenced) and await is_committed(self._prepared.destinations[name], snapshot.id, commit):
-                    acknowledged.add(name)
-                else:
-                    fanout.fail(name, error)
-            else:
-                acknowledged.add(name)
-
-        if len(ready) >= self._plan.min_copies:
-            await together(end(name) for name in ready)
-            ready = []
-        if behind:
-            ready += await self._catch_up(fanout, snapshot, behind, tuple(acknowledged) or tuple(ready))
-        if len(ready) + len(acknowledged) < self._plan.min_copies:
-            await self._abandon(fanout)
-        else:
-            await together(end(name) for name in ready if name in fanout.alive)
-        await self._catch_up_parent(
-            [name for name in behind if name in acknowledged], [name for name in self._order if name in acknowledged and name not in behind]
-        )
-        self._failures.update(fanout.failed)
-        return tuple(name for name in self._order if name in acknowledged)
-
-    async def _catch_up(self, fanout: FanOut, snapshot: Snapshot, behind: list[str], healthy: tuple[str, ...]) -> list[str]:
-        """Copies what the new snapshot needs to those behind; returns those that now hold everything."""
-        copier = self._copier(snapshot, healthy)
-
-        async def one(name: str) -> str | None:
-            try:
-                presence = self._prepared.presence.packs.get(name, {}).keys() | self._sender.sent
-                await copier.packs(self._prepared.destinations[name], presence, self._prepared.avoided.get(name, frozenset()))
-                await copier.segments(self._prepared.destinations[name], self._prepared.loaded.segments)
-            except SnapferryError as error:
-                fanout.fail(name, error)
-                return None
-            finally:
-                self._counts.copied[name] = copier.bytes_copied.get(name, 0)
-            return name
-
-        return [name for name in await together(one(name) for name in behind) if name is not None]
-
-    async def _catch_up_parent(self, names_behind: list[str], healthy: list[str]) -> None:
-        """The parent's commit too, where it was missing. A failure here takes nothing from the snapshot that was just made."""
-        reference = self._prepared.reference
-        if reference is None or not healthy:
-            return
-        copier = self._copier(reference, tuple(name for name in self._prepared.holders if name in healthy))
-        for name in names_behind:
-            with contextlib.suppress(SnapferryError):
-                await copier.bring(self._prepared.destinations[name])
-            self._counts.copied[name] = self._counts.copied.get(name, 0) + copier.bytes_copied.get(name, 0)
-
-    def _copier(self, snapshot: Snapshot, healthy: tuple[str, ...]) -> CatchUp:
-        prepared = self._prepared
-        sources = {name: prepared.destinations[name] for name in healthy if name in prepared.destinations}
-        present = self._sender.sent.union(*(prepared.presence.packs.get(name, {}) for name in sources))
-        return CatchUp(snapshot, sources, self._copying, prepared.loaded.index, present)
-
     async def _abandon(self, fanout: FanOut) -> None:
         """Says, where that is still possible, that nothing comes any more. Only a courtesy: a session without a beat is ended by others."""
 
@@ -392,11 +329,11 @@ class Export:
             async with asyncio.timeout(_ABANDON_SECONDS):
                 await together(one(name) for name in self._prepared.sessions if name in fanout.alive)
 
-    def _result(self, snapshot: Snapshot, acknowledged: tuple[str, ...], begun: float) -> ExportResult:
+    def _result(self, snapshot: Snapshot, acknowledged: AbstractSet[str], begun: float) -> ExportResult:
         counts = self._counts
+        copied = self._committing.bytes_copied if self._committing else {}
         sent = {
-            name: count + counts.copied.get(name, 0) + self._prepared.sessions[name].bytes_sent
-            for name, count in self._fanout.bytes_sent.items()
+            name: count + copied.get(name, 0) + self._prepared.sessions[name].bytes_sent for name, count in self._fanout.bytes_sent.items()
         }
         behind = () if self._plan.dry_run else tuple(name for name in self._order if name not in acknowledged)
         return ExportResult(
@@ -407,7 +344,7 @@ class Export:
             blocks_total=block_count(snapshot.size, self._block_size),
             blocks_new=counts.blocks_new,
             blocks_zero=counts.blocks_zero,
-            acknowledged=acknowledged,
+            acknowledged=tuple(name for name in self._order if name in acknowledged),
             behind=behind,
             failures={name: self._failures[name] for name in behind if name in self._failures},
             seconds=time.monotonic() - begun,

@@ -121,9 +121,7 @@ class Reader:
                 if stream.ended:
                     self._size = first * self._block_size + length
                     await self._tools.threads.run(self._writer.set_size, self._size)
-                need = room_needed(count, self._block_size)
-                if self._room is not None:
-                    await self._room.promise(need)
+                need = await self._promise(count)
             except BaseException:
                 pool.release(buffer)
                 raise
@@ -136,14 +134,19 @@ class Reader:
             length += await self._tools.threads.run(stream.read_next, buffer[length:])
         return length
 
+    async def _promise(self, count: int) -> int:
+        """Waits for room for so many blocks, and returns how much it is, in bytes."""
+        need = room_needed(count, self._block_size)
+        if self._room is not None:
+            await self._room.promise(need)
+        return need
+
     async def _begin(self, first: int, count: int, pool: BufferPool, group: asyncio.TaskGroup) -> None:
         """Starts one batch when there is a buffer, room, and the parent's pages for it."""
         buffer = await pool.acquire()
         try:
             await self._load_parent(first, first + count, group)
-            need = room_needed(count, self._block_size)
-            if self._room is not None:
-                await self._room.promise(need)
+            need = await self._promise(count)
         except BaseException:
             pool.release(buffer)
             raise

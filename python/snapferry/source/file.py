@@ -9,10 +9,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
-from snapferry.errors import SourceChanged, SourceError, SourceReadError
-from snapferry.source.page_cache import CourteousReader, DirectReader
+from snapferry.errors import SourceError, SourceReadError
+from snapferry.source.descriptor import DescriptorSource, reason
 
 # A file system that knows no holes answers SEEK_DATA with one of these; then all of the file is data.
 _NO_SEEK_DATA = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -21,11 +20,7 @@ _NO_SEEK_DATA = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 _DIRECT_ALIGNMENT = 4096
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
-
-
-class FileSource:
+class FileSource(DescriptorSource):
     """Reads a regular file of any length.
 
     Args:
@@ -36,35 +31,23 @@ class FileSource:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = os.fspath(path)
+        path = os.fspath(path)
         try:
             # O_NONBLOCK: opening a FIFO must not wait for a writer; regular files do not know it.
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
-            raise SourceError(f"cannot open source {self._path}: {_reason(error)}") from error
+            raise SourceError(f"cannot open source {path}: {reason(error)}") from error
         try:
-            status = os.fstat(self._fd)
+            status = os.fstat(fd)
             if stat.S_ISDIR(status.st_mode):
-                raise SourceError(f"source {self._path} is a directory; name the image file in it")
+                raise SourceError(f"source {path} is a directory; name the image file in it")
             if not stat.S_ISREG(status.st_mode):
                 kind = "a character device" if stat.S_ISCHR(status.st_mode) else "not a regular file"
-                raise SourceError(f"source {self._path} is {kind}; a volume is a file, a block device, or comes from a pipe")
+                raise SourceError(f"source {path} is {kind}; a volume is a file, a block device, or comes from a pipe")
         except BaseException:
-            os.close(self._fd)
+            os.close(fd)
             raise
-        self._size = status.st_size
-        self._direct = DirectReader(self._fd, _DIRECT_ALIGNMENT)
-        self._reader = CourteousReader(self._fd, self._direct)
-
-    @property
-    def name(self) -> str:
-        """The file's name without its directories."""
-        return Path(self._path).name
-
-    @property
-    def size(self) -> int:
-        """The file's length when it was opened."""
-        return self._size
+        super().__init__(path, fd, status.st_size, _DIRECT_ALIGNMENT)
 
     def extents(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The data extents within ``start`` to ``end``; one of everything where the file system knows no holes."""
@@ -77,7 +60,7 @@ class FileSource:
                 if error.errno == errno.ENXIO:
                     return  # Nothing but a hole up to the end of the file (or the file ends here: the check at the end tells).
                 if error.errno not in _NO_SEEK_DATA:
-                    raise SourceReadError(f"source {self._path}: cannot find data from byte {at} on: {_reason(error)}", at) from error
+                    raise SourceReadError(f"source {self._path}: cannot find data from byte {at} on: {reason(error)}", at) from error
                 yield at, end - at
                 return
             if data >= end:
@@ -90,30 +73,18 @@ class FileSource:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fills ``buffer`` from ``offset`` on, in as many reads as it takes."""
-        done = 0
-        while done < len(buffer):
-            at = offset + done
-            try:
-                count = self._reader.read(buffer[done:], at)
-            except OSError as error:
-                raise SourceReadError(f"source {self._path}: cannot read at byte {at}: {_reason(error)}", at) from error
-            if count == 0:
-                raise SourceChanged(f"source {self._path} shrank while it was read: it ends at byte {at} and was {self._size} bytes long")
-            done += count
+        self._fill(offset, buffer, self._read)
+
+    def _read(self, buffer: memoryview, offset: int) -> int:
+        try:
+            return self._cached.read(buffer, offset)
+        except OSError as error:
+            raise SourceReadError(f"source {self._path}: cannot read at byte {offset}: {reason(error)}", offset) from error
 
     def check_unchanged(self) -> None:
         """Compares the file's length with that at the opening."""
         try:
             size = os.fstat(self._fd).st_size
         except OSError as error:
-            raise SourceError(f"source {self._path}: cannot look at it again: {_reason(error)}") from error
-        if size != self._size:
-            how = "shrank" if size < self._size else "grew"
-            raise SourceChanged(f"source {self._path} {how} from {self._size} to {size} bytes while it was read")
-
-    def close(self) -> None:
-        """Closes the file; a second call does nothing."""
-        self._direct.close()
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+            raise SourceError(f"source {self._path}: cannot look at it again: {reason(error)}") from error
+        self._compare_size(size)

@@ -236,6 +236,20 @@ class LosesReply(Wrapper):
         return created
 
 
+class LosesFirstReplies(Wrapper):
+    """The first create of each object stores it and then raises ``DestinationUnreachable``."""
+
+    def __init__(self, inner: Destination) -> None:
+        super().__init__(inner)
+        self._lost: set[str] = set()
+
+    async def create(self, key: str, data: Buffer) -> bool:
+        """Stores, and says so from the second time on."""
+        double = LosesReply(self.inner, times=0 if key in self._lost else 1)
+        self._lost.add(key)
+        return await double.create(key, data)
+
+
 class _Alters(Wrapper):
     """What is read is what ``altered`` makes of the object, of the keys touched."""
 

@@ -14,26 +14,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from snapferry.errors import SourceChanged
+from snapferry.testing.sources import VolumeSource
 
 _UNIT = 4096
 _HOLE = 1 << 20
-
-
-class _Source(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    def extents(self, start: int, end: int) -> Iterator[tuple[int, int]]: ...
-    def read_into(self, offset: int, buffer: memoryview) -> None: ...
-    def check_unchanged(self) -> None: ...
-    def close(self) -> None: ...
 
 
 class _Stream(Protocol):
@@ -51,7 +41,7 @@ class Case:
 
     name: str
     data: bytes
-    run: Callable[[_Source, bytes], None]
+    run: Callable[[VolumeSource, bytes], None]
 
     def __str__(self) -> str:
         return self.name
@@ -69,7 +59,7 @@ class StreamCase:
         return self.name
 
 
-def run_case(case: Case, make: Callable[[bytes], _Source]) -> None:
+def run_case(case: Case, make: Callable[[bytes], VolumeSource]) -> None:
     """Runs one case. ``AssertionError`` if it does not hold."""
     source = make(case.data)
     try:
@@ -91,19 +81,19 @@ def _noise(units: int, seed: int = 1) -> bytes:
     return hashlib.shake_128(bytes([seed])).digest(units * _UNIT)
 
 
-def _read(source: _Source, offset: int, length: int) -> bytes:
+def _read(source: VolumeSource, offset: int, length: int) -> bytes:
     buffer = bytearray(b"\xaa" * length)
     source.read_into(offset, memoryview(buffer))
     return bytes(buffer)
 
 
-def _tells_its_size(source: _Source, data: bytes) -> None:
+def _tells_its_size(source: VolumeSource, data: bytes) -> None:
     assert source.size == len(data)
     assert source.name
     source.check_unchanged()
 
 
-def _reads_any_part(source: _Source, data: bytes) -> None:
+def _reads_any_part(source: VolumeSource, data: bytes) -> None:
     size = len(data)
     for offset, length in (
         (0, size),
@@ -119,7 +109,7 @@ def _reads_any_part(source: _Source, data: bytes) -> None:
         assert _read(source, offset, length) == data[offset : offset + length], f"{length} bytes at {offset}"
 
 
-def _extents_hold_all_data(source: _Source, data: bytes) -> None:
+def _extents_hold_all_data(source: VolumeSource, data: bytes) -> None:
     size = len(data)
     for start, end in ((0, size), (_UNIT + 5, size), (0, size - 5), (size // 2, size // 2 + 1), (size, size), (0, 2 * size)):
         at = start
@@ -131,11 +121,11 @@ def _extents_hold_all_data(source: _Source, data: bytes) -> None:
         assert not any(data[at : min(end, size)]), f"data from {at} on is in no extent"
 
 
-def _reads_holes_as_zeros(source: _Source, data: bytes) -> None:
+def _reads_holes_as_zeros(source: VolumeSource, data: bytes) -> None:
     assert _read(source, 0, len(data)) == data
 
 
-def _reads_side_by_side(source: _Source, data: bytes) -> None:
+def _reads_side_by_side(source: VolumeSource, data: bytes) -> None:
     offsets = [number * 7919 % len(data) for number in range(200)]
 
     def one(offset: int) -> bool:
@@ -146,7 +136,7 @@ def _reads_side_by_side(source: _Source, data: bytes) -> None:
         assert all(threads.map(one, offsets))
 
 
-def _past_its_end_it_has_changed(source: _Source, data: bytes) -> None:
+def _past_its_end_it_has_changed(source: VolumeSource, data: bytes) -> None:
     for offset, length in ((len(data) - 5, 10), (len(data), 1), (len(data) + _UNIT, _UNIT)):
         try:
             _read(source, offset, length)
@@ -155,7 +145,7 @@ def _past_its_end_it_has_changed(source: _Source, data: bytes) -> None:
         raise AssertionError(f"{length} bytes were read at {offset}, of {len(data)}")
 
 
-def _reads_into_a_part_of_a_buffer_only(source: _Source, data: bytes) -> None:
+def _reads_into_a_part_of_a_buffer_only(source: VolumeSource, data: bytes) -> None:
     buffer = bytearray(b"\xaa" * 30_000)
     source.read_into(100, memoryview(buffer)[1000:9000])
     assert buffer == b"\xaa" * 1000 + data[100:8100] + b"\xaa" * 21_000

@@ -9,7 +9,9 @@ from typing import Protocol
 from snapferry.errors import SourceChanged, SourceReadError
 
 
-class _Source(Protocol):
+class VolumeSource(Protocol):
+    """What a source offers; see ``snapferry.source.Source``."""
+
     @property
     def name(self) -> str: ...
     @property
@@ -125,7 +127,7 @@ class BreaksOff(MemoryStream):
 
 
 class _Wrapped:
-    def __init__(self, inner: _Source) -> None:
+    def __init__(self, inner: VolumeSource) -> None:
         self._inner = inner
 
     @property
@@ -158,7 +160,7 @@ class _Wrapped:
 class FailingReads(_Wrapped):
     """Read errors wherever a read touches one of ``extents``, as a medium with bad sectors has them."""
 
-    def __init__(self, inner: _Source, extents: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, inner: VolumeSource, extents: Sequence[tuple[int, int]]) -> None:
         super().__init__(inner)
         self._bad = sorted(extents)
 
@@ -174,7 +176,7 @@ class FailingReads(_Wrapped):
 class ShrinksAfter(_Wrapped):
     """Ends early: after ``reads`` reads every further read finds the end of the source."""
 
-    def __init__(self, inner: _Source, reads: int) -> None:
+    def __init__(self, inner: VolumeSource, reads: int) -> None:
         super().__init__(inner)
         self._left = reads
 
@@ -197,7 +199,7 @@ class GrowsMeanwhile(_Wrapped):
 class CallsAt(_Wrapped):
     """Calls ``action`` (from the reading thread) once, at the first read that reaches ``offset``: to kill, cancel or damage something then."""
 
-    def __init__(self, inner: _Source, offset: int, action: Callable[[], object]) -> None:
+    def __init__(self, inner: VolumeSource, offset: int, action: Callable[[], object]) -> None:
         super().__init__(inner)
         self._offset = offset
         self._action: Callable[[], object] | None = action

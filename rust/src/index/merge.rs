@@ -79,29 +79,12 @@ fn segment_id(path: &Path) -> Result<Id> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::tests::{id, pack};
     use crate::index::{IndexedPack, Prefix, build, prefix};
     use crate::pack::{Entry, HEADER, OVERHEAD, RecordKind};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::path::PathBuf;
-
-    fn id(seed: u16) -> Id {
-        *blake3::hash(&seed.to_le_bytes()).as_bytes()
-    }
-
-    fn pack(number: u16, blocks: &[u16]) -> IndexedPack {
-        let entry = |(at, block): (usize, &u16)| Entry {
-            id: id(*block),
-            offset: (HEADER + at * 1000) as u32,
-            length: (OVERHEAD + 900) as u32,
-            kind: RecordKind::Block,
-        };
-        IndexedPack {
-            id: id(number),
-            size: u64::from(number),
-            entries: blocks.iter().enumerate().map(entry).collect(),
-        }
-    }
 
     type Said = BTreeMap<Id, (u64, Vec<(Prefix, u32, u32)>)>;
 

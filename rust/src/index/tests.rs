@@ -12,11 +12,11 @@ const BLOCKS: u16 = 300;
 /// Small, so that there come to be several tables and bundles.
 const SHAPE: Shape = Shape { unsorted: 300, ratio: 2, small: 20, bundle: 120 };
 
-fn id(seed: u16) -> Id {
+pub(super) fn id(seed: u16) -> Id {
     *blake3::hash(&seed.to_le_bytes()).as_bytes()
 }
 
-fn pack(number: u16, blocks: &[u16]) -> IndexedPack {
+pub(super) fn pack(number: u16, blocks: &[u16]) -> IndexedPack {
     let entry = |(at, block): (usize, &u16)| Entry {
         id: id(*block),
         offset: (HEADER + at * 1000) as u32,

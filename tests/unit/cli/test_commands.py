@@ -52,10 +52,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture
 def place(original: Place, tmp_path: Path) -> Place:
     """A copy to break; its configuration names the copy's own destinations."""
-    shutil.copytree(original.root, tmp_path / "place")
-    config = tmp_path / "place/snapferry.toml"
-    config.write_text(config.read_text().replace(str(original.root), str(tmp_path / "place")))
-    return Place(tmp_path / "place")
+    return original.copy(tmp_path / "place")
 
 
 @pytest.fixture

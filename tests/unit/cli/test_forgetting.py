@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -32,10 +31,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.fixture
 def place(original: Place, tmp_path: Path) -> Place:
     """A copy to change; its configuration names the copy's own destinations."""
-    shutil.copytree(original.root, tmp_path / "place")
-    config = tmp_path / "place/snapferry.toml"
-    config.write_text(config.read_text().replace(str(original.root), str(tmp_path / "place")))
-    return Place(tmp_path / "place")
+    return original.copy(tmp_path / "place")
 
 
 def _stored(place: Place, name: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -32,10 +31,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture
 def place(original: Place, tmp_path: Path) -> Place:
-    shutil.copytree(original.root, tmp_path / "place")
-    config = tmp_path / "place/snapferry.toml"
-    config.write_text(config.read_text().replace(str(original.root), str(tmp_path / "place")))
-    return Place(tmp_path / "place")
+    return original.copy(tmp_path / "place")
 
 
 def call(place: Place, *arguments: object, data: bytes | None = None, **how: Any) -> subprocess.CompletedProcess[bytes]:

@@ -65,10 +65,7 @@ async def lab_contents(repository: Repository, snapshot: str) -> bytes:
 @pytest.fixture
 async def lab(make_lab: MakeLab) -> Lab:
     """A volume of 700 blocks; ``id`` is its snapshot."""
-    lab = await make_lab()
-    async with lab.repository() as repository:
-        lab.id = (await repository.export(MemorySource(DATA), volume="v", block_size=BLOCK)).id
-    return lab
+    return await (await make_lab()).begin_with(DATA)
 
 
 async def test_only_what_it_names_and_the_audit_is_read(lab: Lab) -> None:

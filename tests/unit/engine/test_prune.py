@@ -18,7 +18,7 @@ from snapferry.repository.sessions import Session
 from snapferry.testing.faults import FailsNth
 from snapferry.testing.sources import MemorySource
 from snapferry.transport import Wrapper
-from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
+from tests.support.lab import BLOCK, EndsWhenLetGo, Lab, MakeLab, changed, volume
 
 LATEST = RetentionPolicy(keep_last=1)
 
@@ -202,49 +202,32 @@ async def test_a_live_export_is_waited_for_and_keeps_what_it_uses(make_lab: Make
     """It began before the collection and builds on a snapshot that is forgotten meanwhile."""
     lab = await make_lab("near")
     data = volume(1, blocks=60)
-    reading, go_on = asyncio.Event(), asyncio.Event()
-
-    class Slow(MemorySource):
-        def check_unchanged(self) -> None:
-            asyncio.run_coroutine_threadsafe(_wait(reading, go_on), loop).result()
-
-    loop = asyncio.get_running_loop()
     async with lab.repository() as repository:
         first = await repository.export(MemorySource(data), volume="v", block_size=BLOCK)
         second = changed(data, 5, range(0, 60, 3))
-        exporting = asyncio.create_task(repository.export(Slow(second), volume="v"))
-        await reading.wait()
+        source = EndsWhenLetGo(second)
+        exporting = asyncio.create_task(repository.export(source, volume="v"))
+        await source.reading.wait()
         await repository.forget([first.id])
         pruning = asyncio.create_task(repository.prune(lease=60.0))
         while not any(key.startswith("collect/") for key in lab.stores["near"]):
             await asyncio.sleep(0)
         assert not pruning.done()
-        go_on.set()
+        source.released.set()
         made = await exporting
         assert (await pruning).exit_code == 0
         assert (await repository.verify(read_data=100)).damage == ()
     await lab.assert_restores_alone({made.id: second})
 
 
-async def _wait(reading: asyncio.Event, go_on: asyncio.Event) -> None:
-    reading.set()
-    await go_on.wait()
-
-
 async def test_an_export_that_was_given_up_ends_with_eleven(make_lab: MakeLab) -> None:
     lab = await make_lab("near")
-    reading, go_on = asyncio.Event(), asyncio.Event()
-
-    class Slow(MemorySource):
-        def check_unchanged(self) -> None:
-            asyncio.run_coroutine_threadsafe(_wait(reading, go_on), loop).result()
-
-    loop = asyncio.get_running_loop()
     async with lab.repository() as repository:
-        exporting = asyncio.create_task(repository.export(Slow(volume(1)), volume="v", block_size=BLOCK))
-        await reading.wait()
+        source = EndsWhenLetGo(volume(1))
+        exporting = asyncio.create_task(repository.export(source, volume="v", block_size=BLOCK))
+        await source.reading.wait()
         await repository.prune(lease=0.0)
-        go_on.set()
+        source.released.set()
         with pytest.raises(Fenced) as caught:
             await exporting
         assert caught.value.exit_code == 11

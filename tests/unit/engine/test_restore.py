@@ -31,10 +31,7 @@ DATA = volume(1, blocks=60, zeros=[3, 4, 30])
 
 @pytest.fixture
 async def lab(make_lab: MakeLab) -> Lab:
-    lab = await make_lab()
-    async with lab.repository() as repository:
-        lab.id = (await repository.export(MemorySource(DATA), volume="v", block_size=BLOCK)).id
-    return lab
+    return await (await make_lab()).begin_with(DATA)
 
 
 async def test_a_fresh_file_is_exact_sparse_and_private(lab: Lab, tmp_path: Path) -> None:

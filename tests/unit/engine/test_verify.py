@@ -15,10 +15,7 @@ DATA = volume(1, blocks=60)
 
 @pytest.fixture
 async def lab(make_lab: MakeLab) -> Lab:
-    lab = await make_lab()
-    async with lab.repository() as repository:
-        lab.id = (await repository.export(MemorySource(DATA), volume="v", block_size=BLOCK)).id
-    return lab
+    return await (await make_lab()).begin_with(DATA)
 
 
 async def test_all_well(lab: Lab) -> None:

@@ -123,7 +123,7 @@ def test_where_nothing_can_be_told_it_reads_all_the_same(path: Path, monkeypatch
     source = FileSource(path)
     monkeypatch.setattr(os, "preadv", plain_only)
     assert read_all(source) == DATA
-    assert not source._reader._courteous
+    assert not source._cached._courteous
     source.close()
 
 
