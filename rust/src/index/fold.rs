@@ -49,7 +49,9 @@ impl Fold {
         index.adopt(directory);
         index.with_state(|layers, recent| {
             let loose: Vec<Arc<Loose>> = recent.loose().cloned().collect();
-            let sorts = last || recent.entries() >= shape.unsorted;
+            // What another fold left out is only mapped here, and is to be written anew.
+            let is_there = |laid: &Laid| directory.join(bundle_file(&laid.bundle.name)).exists();
+            let sorts = last || recent.entries() >= shape.unsorted || !recent.bundles().iter().all(is_there);
             if loose.is_empty() && (recent.bundles().is_empty() || !sorts) {
                 return Ok(None);
             }
@@ -63,7 +65,7 @@ impl Fold {
             let mut unsorted: Vec<String> =
                 recent.bundles().iter().map(|laid| bundle_file(&laid.bundle.name)).collect();
             if sorts {
-                recent.bundles().iter().for_each(|laid| plan.bundle(laid, true, |_, _| ()));
+                recent.bundles().iter().for_each(|laid| plan.bundle(laid, true, is_there(laid), |_, _| ()));
             } else {
                 files.append(&mut unsorted);
             }

@@ -46,6 +46,14 @@ impl Laid {
         self.live = self.bundle.parts.iter().map(|part| is_live(&part.id)).collect();
     }
 
+    /// Of the segments that count, only those that `stays` takes go on to; whether there are any.
+    pub fn narrow(&mut self, mut stays: impl FnMut(&Id) -> bool) -> bool {
+        for (part, live) in self.bundle.parts.iter().zip(&mut self.live) {
+            *live = *live && stays(&part.id);
+        }
+        self.live.contains(&true)
+    }
+
     /// Marks which packs count.
     pub fn mark(&mut self, usable: &IdSet) {
         let mut marks = vec![0; self.bundle.packs().div_ceil(64)];

@@ -81,7 +81,6 @@ mod tests {
     use super::*;
     use crate::index::tests::{id, pack};
     use crate::index::{IndexedPack, Prefix, build, prefix};
-    use crate::pack::{Entry, HEADER, OVERHEAD, RecordKind};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::path::PathBuf;

@@ -62,6 +62,8 @@ struct Inner {
     usable: IdSet,
     /// Segments in memory, made of packs that none names.
     added: Vec<Id>,
+    /// Whether segments that counted went with a damaged file: what is not found may be in them.
+    lost: bool,
 }
 
 impl Inner {
@@ -70,7 +72,7 @@ impl Inner {
         self.layers.laid().chain(self.recent.bundles())
     }
 
-    /// Whether a file was found damaged since it was opened. One that was missing then is none: what it held is fetched again.
+    /// Whether a file that is open was found damaged. One that was missing then is none: what it held is fetched again.
     fn is_bad(&self) -> bool {
         self.layers.levels.iter().any(|level| level.table.is_bad())
             || self.laid().any(|laid| laid.bundle.is_bad())
@@ -102,7 +104,7 @@ impl Index {
         let mut inner = self.write();
         layers.mark(&inner.usable);
         recent.mark(&inner.usable);
-        (inner.layers, inner.recent, inner.wanted) = (layers, recent, wanted);
+        (inner.layers, inner.recent, inner.wanted, inner.lost) = (layers, recent, wanted, false);
         missing
     }
 
@@ -114,6 +116,9 @@ impl Index {
     }
 
     /// Opens it again if somebody else has folded since, or something in it was found damaged and removed.
+    ///
+    /// Who folded may have left out what only this index wants. That stays, in the bundles that are mapped; what was in damaged ones is
+    /// lost until all is opened anew.
     fn adopt(&self, directory: &Path) {
         let inner = self.read();
         if !inner.is_bad() && layers::read_current(directory) == inner.layers.text {
@@ -124,8 +129,19 @@ impl Index {
         let inner = &mut *inner;
         let (mut layers, unsorted, seen) = layers::open(directory, &inner.wanted);
         layers.mark(&inner.usable);
+        let loose: IdSet = inner.recent.loose().map(|loose| loose.id).collect();
+        let mut bundles = Vec::new();
+        for mut laid in inner.laid().cloned().collect::<Vec<_>>() {
+            if laid.narrow(|id| !seen.contains(id) && !loose.contains(id)) {
+                match laid.bundle.is_bad() {
+                    true => inner.lost = true,
+                    false => bundles.push(laid),
+                }
+            }
+        }
+        bundles.extend(unsorted);
         inner.layers = layers;
-        inner.recent.reset(unsorted, |id| seen.contains(id));
+        inner.recent.reset(bundles, |id| seen.contains(id));
         inner.recent.mark(&inner.usable);
     }
 
@@ -243,7 +259,7 @@ impl Index {
     /// where the cache is damaged this fails, so that nobody takes a part for all.
     pub fn look<T>(&self, look: impl FnOnce(&[View<'_>]) -> T) -> Result<T> {
         let inner = self.read();
-        if inner.is_bad() {
+        if inner.is_bad() || inner.lost {
             return damaged(DAMAGED);
         }
         let mut views = Vec::new();
@@ -340,7 +356,7 @@ impl Index {
         };
         match good {
             Some(false) => damaged(DAMAGED),
-            _ if inner.is_bad() => damaged(DAMAGED),
+            _ if inner.is_bad() || inner.lost => damaged(DAMAGED),
             good => Ok(good.is_some()),
         }
     }

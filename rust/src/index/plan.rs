@@ -147,7 +147,7 @@ impl Plan {
         let mut pieces: Vec<Piece> = Vec::new();
         for (laid, first) in level.bundles.iter().zip(&level.firsts) {
             let Some(laid) = laid.as_ref().filter(|laid| !laid.bundle.is_bad()) else { continue };
-            self.bundle(laid, false, |range, to| {
+            self.bundle(laid, false, true, |range, to| {
                 let (from, until) = (first + range.start, first + range.end);
                 match pieces.last_mut() {
                     Some(last) if last.until == from && last.to + (last.until - last.from) == to => {
@@ -162,10 +162,16 @@ impl Plan {
         Ok(())
     }
 
-    /// A bundle stays, unless it is small or a quarter of it no longer counts: it is written anew then, with what comes after it.
-    pub fn bundle(&mut self, laid: &Laid, fresh: bool, mut numbered: impl FnMut(Range<usize>, usize)) {
+    /// A bundle that may stays, unless it is small or a quarter of it no longer counts: it is written anew then, with what comes after it.
+    pub fn bundle(
+        &mut self,
+        laid: &Laid,
+        fresh: bool,
+        may_stay: bool,
+        mut numbered: impl FnMut(Range<usize>, usize),
+    ) {
         let entries = laid.bundle.entries;
-        if laid.live_entries() * 4 >= entries * 3 && entries * 4 >= self.most {
+        if may_stay && laid.live_entries() * 4 >= entries * 3 && entries * 4 >= self.most {
             numbered(0..entries, self.entries);
             self.entries += entries;
             self.outputs.push(Output::Kept { laid: laid.clone(), fresh });

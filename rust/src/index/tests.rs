@@ -45,8 +45,8 @@ enum Act {
     Declare(HashSet<u16>),
     /// Another process begins, and finds that some segments (every so many) are listed no more.
     Reopen(usize),
-    /// Another process folds in the same directory.
-    FoldElsewhere,
+    /// Another process folds in the same directory; it wants all segments but every so manieth.
+    FoldElsewhere(usize),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -59,7 +59,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0usize..5).prop_map(Act::Stop),
         2 => prop::collection::hash_set(0u16..40, 0..40).prop_map(Act::Declare),
         2 => (2usize..9).prop_map(Act::Reopen),
-        1 => Just(Act::FoldElsewhere),
+        3 => prop_oneof![Just(usize::MAX), 2usize..4].prop_map(Act::FoldElsewhere),
     ]
 }
 
@@ -157,16 +157,17 @@ impl Twins {
                 self.index.declare_usable(self.usable.iter().copied().collect());
             }
             Act::Reopen(gone) => self.reopen(*gone),
-            Act::FoldElsewhere => {
+            Act::FoldElsewhere(but) => {
                 self.take_added();
                 let other = Arc::new(Index::default());
-                let wanted: IdSet = self.said.iter().map(|said| said.id).collect();
+                let wanted = |at: &usize| (at + 1) % but != 0;
+                let wanted: IdSet = (0..self.said.len()).filter(wanted).map(|at| self.said[at].id).collect();
                 // It fetches every other one of those that are not there.
                 for missing in other.open(self.directory.path(), wanted).iter().step_by(2) {
                     let said = self.said.iter().find(|said| said.id == *missing).unwrap();
                     other.add_segment(*missing, said.plain.clone().unwrap()).unwrap();
                 }
-                fold(&other, self.directory.path(), false, usize::MAX);
+                fold(&other, self.directory.path(), *but != usize::MAX, usize::MAX);
             }
         }
     }
@@ -239,12 +240,17 @@ impl Twins {
 }
 
 fn fold(index: &Arc<Index>, directory: &Path, last: bool, steps: usize) {
-    let Some(mut fold) = Fold::begin(index, directory, SHAPE, last).unwrap() else { return };
+    try_fold(index, directory, last, steps).unwrap();
+}
+
+fn try_fold(index: &Arc<Index>, directory: &Path, last: bool, steps: usize) -> Result<()> {
+    let Some(mut fold) = Fold::begin(index, directory, SHAPE, last)? else { return Ok(()) };
     for _ in 0..steps {
-        if !fold.step().unwrap() {
-            return;
+        if !fold.step()? {
+            break;
         }
     }
+    Ok(())
 }
 
 proptest! {
@@ -254,7 +260,7 @@ proptest! {
     fn finds_what_a_walk_over_all_segments_finds(acts in prop::collection::vec(act(), 1..30)) {
         let mut twins = Twins::new();
         // Who adopts another's fold may order segments that were added side by side in another way.
-        let exactly = !acts.iter().any(|act| matches!(act, Act::FoldElsewhere));
+        let exactly = !acts.iter().any(|act| matches!(act, Act::FoldElsewhere(_)));
         for act in &acts {
             twins.act(act);
             twins.compare(exactly);
@@ -306,7 +312,13 @@ proptest! {
             let found = index.find(&id(block));
             prop_assert!(found.is_none() || found == twins.naive(block, None));
         }
-        // What is damaged is either seen now or when it was opened; and no longer there for the next one.
+        // What is damaged is seen now, also by who adopts another's fold, or when it was opened; and no longer there for the next one.
+        let seen = index.read().is_bad();
+        let index = Arc::new(index);
+        let _ = try_fold(&index, twins.directory.path(), true, usize::MAX); // It may be the first to see it.
+        if seen && index.verify(0).is_ok() {
+            (0..BLOCKS).for_each(|block| assert_eq!(index.find(&id(block)).is_some(), twins.naive(block, None).is_some()));
+        }
         (0..).find(|number| !matches!(index.verify(*number), Ok(true))).unwrap();
         twins.reopen(usize::MAX);
         twins.compare(false);
