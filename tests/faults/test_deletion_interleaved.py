@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -20,51 +18,10 @@ from snapferry.repository import names, objects
 from snapferry.repository.sessions import Session, fence
 from snapferry.testing.faults import FailsNth, Hangs
 from snapferry.testing.sources import MemorySource
+from tests.support.gates import Gates, until
 from tests.support.lab import BLOCK, EndsWhenLetGo, Lab, MakeLab, changed, volume
 
 LATEST = RetentionPolicy(keep_last=1)
-
-
-async def _until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not what():
-            await asyncio.sleep(0.001)
-
-
-class _Gate(FailsNth):
-    """The nth operation below a prefix waits until it is let go."""
-
-    def __init__(self, inner: Destination, operation: Any, prefix: str, nth: int) -> None:
-        super().__init__(inner, operation, 0, lambda: DestinationError("never"))
-        self.reached, self.released = asyncio.Event(), asyncio.Event()
-        self._prefix, self._left = prefix, nth
-
-    async def before(self, operation: str, key: str) -> None:
-        if operation == self._operation and key.startswith(self._prefix):
-            self._left -= 1
-            if self._left == 0:
-                self.reached.set()
-                await self.released.wait()
-
-
-class _Gates:
-    """Makes gates for every handle that is opened."""
-
-    def __init__(self, operation: str, prefix: str, nth: int) -> None:
-        self._how = operation, prefix, nth
-        self._all: list[_Gate] = []
-
-    def wrap(self, inner: Destination) -> Destination:
-        self._all.append(_Gate(inner, *self._how))
-        return self._all[-1]
-
-    @property
-    def reached(self) -> bool:
-        return any(gate.reached.is_set() for gate in self._all)
-
-    def release(self) -> None:
-        for gate in self._all:
-            gate.released.set()
 
 
 async def test_nothing_is_kept_in_a_pack_that_is_known_to_be_bad(make_lab: MakeLab) -> None:
@@ -115,16 +72,16 @@ async def test_never_two_open_collections(make_lab: MakeLab) -> None:
         kept = await repository.export(MemorySource(shared), volume="v")
         await repository.forget([first.id])
         # One collector has looked for an open collection (there is none), and sleeps before it lists.
-        looks = _Gates("list", "collect/", 2)
-        lab.wrappers["near"] = looks.wrap
+        looks = Gates("list", "collect/", 2)
+        lab.wrappers["near"] = looks
         async with lab.repository("near") as second:
             late = asyncio.create_task(second.prune(max_unused=1.0))
-            await _until(lambda: looks.reached)
+            await until(lambda: looks.reached)
             # Another one goes on to its deletes, and sleeps in the first.
-            deletes = _Gates("delete", "packs/", 1)
-            lab.wrappers["near"] = deletes.wrap
+            deletes = Gates("delete", "packs/", 1)
+            lab.wrappers["near"] = deletes
             early = asyncio.create_task(repository.prune(max_unused=1.0))
-            await _until(lambda: deletes.reached)
+            await until(lambda: deletes.reached)
             lab.wrappers.clear()
             await repository.forget([beside.id])
             looks.release()
@@ -178,7 +135,7 @@ async def test_an_export_that_catches_up_is_waited_for(make_lab: MakeLab) -> Non
             lab.stores["far"][key] = lab.stores["near"][key]
         async with lab.repository("far") as second:
             pruning = asyncio.create_task(second.prune(lease=1000.0, max_unused=1.0))
-            await _until(lambda: pruning.done() or any(key.endswith("/condemned") for key in lab.stores["far"]))
+            await until(lambda: pruning.done() or any(key.endswith("/condemned") for key in lab.stores["far"]))
             source.released.set()
             made = await exporting
             await pruning
@@ -216,7 +173,7 @@ async def test_who_brings_a_snapshot_accepts_nothing_for_its_first_writer(make_l
         writer = Session(keyring, hangs, snapshot, "w", None)
         await writer.begin()  # The packs are there: it builds on them.
         pruning = asyncio.create_task(repository.prune(lease=1000.0, max_unused=1.0))
-        await _until(lambda: any(key.endswith("/condemned") for key in lab.stores["near"]))
+        await until(lambda: any(key.endswith("/condemned") for key in lab.stores["near"]))
         ending = asyncio.create_task(writer.end("committed", commit))
         await hangs.hanging.wait()  # After its last beat.
         await Session(keyring, place, names.new_id(), "w", None, brings=snapshot).begin()
@@ -291,7 +248,7 @@ async def test_verify_beside_a_prune_finds_no_damage(make_lab: MakeLab) -> None:
     async with lab.repository() as repository:
         lab.wrappers.clear()
         checking = asyncio.create_task(repository.verify(read_data=100))
-        await _until(lambda: any(item.hanging.is_set() for item in hangs))
+        await until(lambda: any(item.hanging.is_set() for item in hangs))
         async with lab.repository("near") as second:
             await second.prune()
         for item in hangs:

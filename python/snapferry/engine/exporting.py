@@ -13,10 +13,10 @@ from snapferry.engine.mapping import check_map, parent_of_map
 from snapferry.errors import ConfigurationError
 from snapferry.pipeline.backup import Export, ExportPlan
 from snapferry.pipeline.preparing import Prepared, prepare
-from snapferry.pipeline.rebuild import store_added
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
+from snapferry.repository.sessions import abandoned_on_error
 from snapferry.repository.slot_keeping import bring
 from snapferry.repository.snapshots import VOLUME_NAME
 from snapferry.repository.survey import Survey
@@ -103,21 +103,20 @@ class Exporting:
             # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
             share = await stack.enter_async_context(self._tools.admission.share(draft.block_size, self._side_by_side))
             prepared = await prepare(
-                membership.members.keyring, destinations, membership.cache,
+                membership.members.keyring, destinations, membership.cache, membership.tools.threads,
                 session_id=draft.id, volume=volume, parent=compared, reference=latest,
                 holders=reference.destinations if reference else (), known_bad=await self._memory.bad_packs(),
                 presence_at=self._ground.presence, dry_run=self._dry_run,
             )  # fmt: skip
             self._failures.update(prepared.failures)
             damage += prepared.damage
-            if not self._dry_run:
-                await store_added(prepared.loaded, prepared.destinations, self._tools)
-            plan = ExportPlan(
-                self._with_parent(draft, prepared), prepared.parent, self._min_copies,
-                codec=engine.codec, level=engine.level, check=engine.check_built,
-                skip_unreadable=self._skip_unreadable, dry_run=self._dry_run, changes=changes,
-                parent_packs=await self._packs_of(prepared.parent) if changes else None,
-            )  # fmt: skip
+            async with abandoned_on_error(prepared.sessions.values()):
+                plan = ExportPlan(
+                    self._with_parent(draft, prepared), prepared.parent, self._min_copies,
+                    codec=engine.codec, level=engine.level, check=engine.check_built,
+                    skip_unreadable=self._skip_unreadable, dry_run=self._dry_run, changes=changes,
+                    parent_packs=await self._packs_of(prepared.parent) if changes else None,
+                )  # fmt: skip
             export = Export(
                 plan, source, prepared, share, replicas, membership.cache, tools,
                 order=self._to, failures=self._failures, on_progress=on_progress,

@@ -18,7 +18,7 @@ from snapferry.repository import objects
 from snapferry.repository.failures import combined
 from snapferry.repository.forgetting import forget_at
 from snapferry.repository.gathering import together
-from snapferry.repository.references import ID_PREFIX
+from snapferry.repository.references import ID_PREFIX, resolve
 from snapferry.repository.survey import Survey
 from snapferry.types import ForgetResult, Forgotten, Snapshot, SnapshotSummary
 
@@ -73,17 +73,20 @@ class Forgetting:
     async def _named(self, survey: Survey, references: Sequence[str]) -> list[_Going]:
         """Just these snapshots. A volume's name alone would mean its latest, which nobody means to lose by that."""
         found: dict[str, _Going] = {}
+        silent = {**self._membership.members.failures, **survey.failures}
         for reference in references:
             if next(survey.newest_first(reference), None) is not None:
                 raise ConfigurationError(
                     f"{reference} is a volume: say what to keep of it (--keep-last 7, say), or name single snapshots by id or as {reference}~N"
                 )
-            item = self._broken(survey, reference) or _Going.of(*await self._resolved(reference))
+            if silent and not ID_PREFIX.fullmatch(reference):
+                raise combined(f"{reference} may mean another snapshot while not all destinations answer; name it by its id", silent)
+            item = self._broken(survey, reference) or _Going.of(*await self._resolved(resolve(reference, survey)))
             found[item.id] = item._replace(where=self._usable(item.where))
         return list(found.values())
 
-    async def _resolved(self, reference: str) -> tuple[Snapshot, tuple[str, ...]]:
-        (found,) = await self._finder.find(reference)
+    async def _resolved(self, snapshot_id: str) -> tuple[Snapshot, tuple[str, ...]]:
+        (found,) = await self._finder.find(snapshot_id)
         return found.snapshot, found.destinations
 
     def _broken(self, survey: Survey, reference: str) -> _Going | None:

@@ -76,7 +76,7 @@ async def open_finished(
 
     async def finish(destination: Destination) -> SnapferryError | None:
         try:
-            await finish_commits(membership.members.keyring, destination)
+            await finish_commits(membership.members.keyring, destination, notes_read=True)
         except SnapferryError as error:
             return error
         return None

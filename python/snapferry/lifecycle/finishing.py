@@ -94,7 +94,7 @@ class Collecting:
         if presence.failures:
             raise presence.failures[self.destination.name]
         loaded = await self.cache.load(where, presence, complete=True)
-        await store_added(loaded, {}, self.tools)
+        await store_added(loaded, {}, self.tools.threads)
         presence.drop_misfits(loaded.sizes_that_differ(presence))
         presence.drop({self.destination.name: self.known_bad})
         return await still_needed(marker, loaded.index, presence.packs[self.destination.name], condemned, self.destination.name, self.tools)

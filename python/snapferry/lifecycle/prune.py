@@ -186,7 +186,7 @@ class Prune:
             here.failures[name] = error
             del here.destinations[name]
         loaded = await self._cache.load(here.destinations, presence, complete=True)
-        await store_added(loaded, {} if self._plan.dry_run else here.destinations, tools)
+        await store_added(loaded, {} if self._plan.dry_run else here.destinations, tools.threads)
         presence.drop_misfits(loaded.sizes_that_differ(presence))
         presence.drop(self._known_bad)
         elsewhere = await list_presence(self._others)

@@ -33,9 +33,9 @@ from snapferry.pipeline.sizing import PACK_SIZE
 from snapferry.pipeline.steps import MapUnusable, Step
 from snapferry.pipeline.tools import Tools
 from snapferry.repository.failures import combined
-from snapferry.repository.gathering import task_group, together
+from snapferry.repository.gathering import task_group
 from snapferry.repository.index_cache import IndexCache
-from snapferry.repository.sessions import BEAT_SECONDS
+from snapferry.repository.sessions import BEAT_SECONDS, abandon
 from snapferry.source import AnySource, ChangeMap, Source
 from snapferry.transport import FanOut, TooFewCopies
 from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Snapshot
@@ -43,7 +43,6 @@ from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Sn
 ADVANCE = 4096
 """Blocks that are recorded before their pages are built."""
 
-_ABANDON_SECONDS = 3.0
 _PROGRESS_SECONDS = 0.1
 
 
@@ -319,15 +318,7 @@ class Export:
         self._tell(reader.position)
 
     async def _abandon(self, fanout: FanOut) -> None:
-        """Says, where that is still possible, that nothing comes any more. Only a courtesy: a session without a beat is ended by others."""
-
-        async def one(name: str) -> None:
-            with contextlib.suppress(SnapferryError):
-                await self._prepared.sessions[name].end("abandoned")
-
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_ABANDON_SECONDS):
-                await together(one(name) for name in self._prepared.sessions if name in fanout.alive)
+        await abandon(session for name, session in self._prepared.sessions.items() if name in fanout.alive)
 
     def _result(self, snapshot: Snapshot, acknowledged: AbstractSet[str], begun: float) -> ExportResult:
         counts = self._counts

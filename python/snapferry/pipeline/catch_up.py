@@ -17,9 +17,10 @@ from snapferry.pipeline.tools import Tools
 from snapferry.pipeline.windows import windows
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
-from snapferry.repository.index_cache import SEGMENT_LIMIT, open_segment
+from snapferry.repository.index_cache import SEGMENT_LIMIT, LoadedIndex, open_segment
+from snapferry.repository.notes import good_notes
 from snapferry.repository.presence import list_presence
-from snapferry.repository.sessions import Session, is_there
+from snapferry.repository.sessions import Session, abandoned_on_error
 from snapferry.repository.small import open_object
 from snapferry.types import Snapshot
 
@@ -30,7 +31,7 @@ class CatchUp:
     """Copies one snapshot from ``sources``, which hold it, to others.
 
     Arguments:
-        index: in which blocks are looked up whose place names a pack that is gone; all of ``present`` is usable in it.
+        loaded: the index, in which blocks are looked up whose place names a pack that is gone; all of ``present`` is usable in it.
         present: the packs that the sources hold.
 
     Attributes:
@@ -38,10 +39,10 @@ class CatchUp:
     """
 
     def __init__(
-        self, snapshot: Snapshot, sources: Mapping[str, Destination], tools: Tools, index: _core.Index, present: Iterable[bytes]
+        self, snapshot: Snapshot, sources: Mapping[str, Destination], tools: Tools, loaded: LoadedIndex, present: Iterable[bytes]
     ) -> None:
         self._snapshot = snapshot
-        self._index = index
+        self._loaded = loaded
         self._present = _core.PackSet(b"".join(present))
         self._sources = dict(sources)
         self._tools = tools
@@ -71,8 +72,9 @@ class CatchUp:
 
         await together(copy(pack) for pack in missing)
 
-    async def segments(self, target: Destination, listed: Mapping[str, Mapping[str, int]]) -> None:
+    async def segments(self, target: Destination) -> None:
         """Copies the index segments that the sources list and the target does not. One that no source has in good order is left out."""
+        listed = self._loaded.segments
         missing = {segment for name in self._sources for segment in listed.get(name, {})} - set(listed.get(target.name, {}))
         for segment in sorted(missing):
             for name, source in self._sources.items():
@@ -87,23 +89,28 @@ class CatchUp:
                 self._count(target, len(data))
                 break
 
-    async def bring(self, target: Destination) -> None:
+    async def bring(self, target: Destination, known_bad: AbstractSet[bytes]) -> None:
         """Copies the snapshot whole, its commit last, unless it was let go there.
 
         In a session of its own at the target: a collector must be able to wait for it, or to end it.
+
+        Arguments:
+            known_bad: packs that were found broken at the target: not taken for present, no more than torn ones are.
 
         Raises:
             Fenced: a prune has ended it. Else as ``packs`` and ``copy_pack``.
         """
         snapshot, keyring = self._snapshot, self._tools.keyring
-        if await is_there(target, names.forgotten(snapshot.id)):
+        if await good_notes(keyring, target, {snapshot.id}):
             return
         session = Session(keyring, target, names.new_id(), snapshot.volume, None, brings=snapshot.id)
         begun = await session.begin()
-        presence = await list_presence({target.name: target})
-        presence.drop({target.name: begun.avoided})
-        await self.packs(target, presence.packs.get(target.name, {}), begun.avoided)
-        await session.end("committed", await self._commit())
+        async with abandoned_on_error([session]):
+            presence = await list_presence({target.name: target})
+            presence.drop({target.name: begun.avoided | known_bad})
+            presence.drop_misfits(self._loaded.sizes_that_differ(presence))
+            await self.packs(target, presence.packs.get(target.name, {}), begun.avoided)
+            await session.end("committed", await self._commit())
         self._count(target, session.bytes_sent)
 
     async def _commit(self) -> bytes:
@@ -135,7 +142,7 @@ class CatchUp:
                 raise DamageError(f"snapshot {snapshot.id}: manifest pages are damaged on every destination that has them")
             if window.zeros:
                 continue
-            packs, _, lost = await tools.threads.run(manifest.resolve, self._index, self._present, window.first, window.end)
+            packs, _, lost = await tools.threads.run(manifest.resolve, self._loaded.index, self._present, window.first, window.end)
             if lost:
                 raise DamageError(f"snapshot {snapshot.id}: blocks that it needs are in no pack of the destinations that have it")
             found |= split_ids(packs)

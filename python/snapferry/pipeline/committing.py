@@ -88,7 +88,7 @@ class Committing:
             try:
                 presence = prepared.presence.packs.get(name, {}).keys() | self._sent
                 await copier.packs(prepared.destinations[name], presence, prepared.avoided.get(name, frozenset()))
-                await copier.segments(prepared.destinations[name], prepared.loaded.segments)
+                await copier.segments(prepared.destinations[name])
             except SnapferryError as error:
                 self._fanout.fail(name, error)
                 return None
@@ -106,11 +106,11 @@ class Committing:
         copier = self._copier(reference, tuple(name for name in self._prepared.holders if name in healthy))
         for name in behind:
             with contextlib.suppress(SnapferryError):
-                await copier.bring(self._prepared.destinations[name])
+                await copier.bring(self._prepared.destinations[name], self._prepared.known_bad.get(name, frozenset()))
             self.bytes_copied[name] = self.bytes_copied.get(name, 0) + copier.bytes_copied.get(name, 0)
 
     def _copier(self, snapshot: Snapshot, healthy: tuple[str, ...]) -> CatchUp:
         prepared = self._prepared
         sources = {name: prepared.destinations[name] for name in healthy if name in prepared.destinations}
         present = self._sent | {pack for name in sources for pack in prepared.presence.packs.get(name, {})}
-        return CatchUp(snapshot, sources, self._tools, prepared.loaded.index, present)
+        return CatchUp(snapshot, sources, self._tools, prepared.loaded, present)

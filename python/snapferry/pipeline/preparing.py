@@ -7,16 +7,20 @@ In this order, because a pin protects what is listed after it. Which blocks coun
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import DestinationError, Fenced, SnapferryError
+from snapferry.pipeline.rebuild import store_added
 from snapferry.repository import names
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache, LoadedIndex
 from snapferry.repository.presence import Presence, list_presence
-from snapferry.repository.sessions import Begun, Session
+from snapferry.repository.sessions import Begun, Session, abandon, abandoned_on_error
+from snapferry.repository.threads import Threads
 from snapferry.types import Damage, Snapshot
 
 
@@ -31,6 +35,7 @@ class Prepared:
         reference: the volume's latest snapshot, which tells who is behind, and ``holders``, who have its commit.
         up_to_date: names of those that need no copies before they can commit.
         avoided: by destination, packs that are not to be put there (see ``Begun``).
+        known_bad: by destination, packs that were found broken there.
         failures: those that could not begin, and why.
     """
 
@@ -43,6 +48,7 @@ class Prepared:
     presence: Presence
     loaded: LoadedIndex
     avoided: dict[str, frozenset[bytes]] = field(default_factory=dict)
+    known_bad: Mapping[str, AbstractSet[bytes]] = field(default_factory=dict)
     failures: dict[str, SnapferryError] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
 
@@ -51,13 +57,14 @@ async def prepare(
     keyring: _core.Keyring,
     destinations: Mapping[str, Destination],
     cache: IndexCache,
+    threads: Threads,
     *,
     session_id: str,
     volume: str,
     parent: Snapshot | None,
     reference: Snapshot | None,
     holders: tuple[str, ...],
-    known_bad: Mapping[str, set[bytes]] | None = None,
+    known_bad: Mapping[str, AbstractSet[bytes]] = MappingProxyType({}),
     presence_at: Callable[[Mapping[str, Destination]], Awaitable[Presence]] = list_presence,
     dry_run: bool = False,
 ) -> Prepared:
@@ -74,21 +81,25 @@ async def prepare(
     sessions = (
         {} if dry_run else {name: Session(keyring, destination, session_id, volume, pinned) for name, destination in destinations.items()}
     )
-    begun: dict[str, Begun] = {}
-    for name, result in zip(sessions, await together(_begin(session) for session in sessions.values()), strict=True):
-        if isinstance(result, Begun):
-            begun[name] = result
-        else:
-            failures[name] = result
-    taking_part = {name: destination for name, destination in destinations.items() if name not in failures}
-    presence = await presence_at(taking_part)
-    for name, error in presence.failures.items():
-        failures[name] = error
-        del taking_part[name]
-    presence.drop(known_bad or {})
-    avoided = {name: begun[name].avoided for name in taking_part if name in begun}
-    presence.drop(avoided)
-    loaded = await cache.load(taking_part, presence)
+    async with abandoned_on_error(sessions.values()):
+        begun: dict[str, Begun] = {}
+        for name, result in zip(sessions, await together(_begin(session) for session in sessions.values()), strict=True):
+            if isinstance(result, Begun):
+                begun[name] = result
+            else:
+                failures[name] = result
+        taking_part = {name: destination for name, destination in destinations.items() if name not in failures}
+        presence = await presence_at(taking_part)
+        for name, error in presence.failures.items():
+            failures[name] = error
+            del taking_part[name]
+        await abandon(sessions[name] for name in presence.failures if name in sessions)
+        presence.drop(known_bad)
+        avoided = {name: begun[name].avoided for name in taking_part if name in begun}
+        presence.drop(avoided)
+        loaded = await cache.load(taking_part, presence)
+        if not dry_run:
+            await store_added(loaded, taking_part, threads)
     damage = list(loaded.damage)
     for name, pack, size in presence.drop_misfits(loaded.sizes_that_differ(presence)):
         damage.append(Damage(name, names.pack(pack), f"{size} bytes long, which is not the length that the index knows"))
@@ -109,6 +120,7 @@ async def prepare(
         presence,
         loaded,
         avoided,
+        known_bad,
         failures,
         damage,
     )

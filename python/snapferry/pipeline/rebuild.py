@@ -12,6 +12,7 @@ from snapferry.repository import names
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import SEGMENT_LIMIT, IndexCache, LoadedIndex, split
 from snapferry.repository.presence import Presence, list_presence
+from snapferry.repository.threads import Threads
 from snapferry.types import Progress, ProgressCallback
 
 
@@ -26,7 +27,7 @@ async def rebuild_index(
     await cache.clear()
     presence = await list_presence(replicas)
     loaded = await cache.load(replicas, presence)
-    await store_added(loaded, writable, tools)
+    await store_added(loaded, writable, tools.threads)
     if on_progress is not None:
         packs = len({pack for listed in presence.packs.values() for pack in listed})
         on_progress(Progress("rebuild", "index", packs, packs, {}))
@@ -34,7 +35,7 @@ async def rebuild_index(
     return loaded
 
 
-async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], tools: Tools) -> None:
+async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], threads: Threads) -> None:
     """Stores segments of the packs that had to be read, so that nobody has to read them again. What fails is only slower."""
 
     async def store(segment: str, data: bytes, destination: Destination) -> None:
@@ -47,11 +48,13 @@ async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], 
     while loaded.made:
         segment, path = loaded.made.popitem()
         try:
-            data = await tools.threads.run(path.read_bytes)
+            data = await threads.run(path.read_bytes)
         except FileNotFoundError:
             continue  # A rebuild beside this has cleared the cache: whoever loads it next reads the packs again.
-        await together(store(segment, data, destination) for destination in writable.values())
-        await tools.threads.run(path.unlink, missing_ok=True)
+        # Written without a sync: a crash of the machine since, or a disk that lies, must not be stored for good under a name that it is not.
+        if await threads.run(_core.blake3, data) == bytes.fromhex(segment):
+            await together(store(segment, data, destination) for destination in writable.values())
+        await threads.run(path.unlink, missing_ok=True)
 
 
 async def complete_segments(loaded: LoadedIndex, presence: Presence, writable: Mapping[str, Destination]) -> None:

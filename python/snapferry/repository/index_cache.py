@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import time
@@ -25,6 +26,8 @@ from snapferry.repository.presence import Presence
 from snapferry.repository.threads import Threads
 from snapferry.types import Damage
 
+logger = logging.getLogger("snapferry")
+
 SEGMENT_LIMIT = 256 << 20
 _AT_ONCE = 8
 _PACKS_AT_ONCE = 2
@@ -32,6 +35,7 @@ _PACKS_A_SEGMENT = 4096
 _YOUNG_SECONDS = 3600.0
 _LOCK = "lock"
 _CURRENT = "current"
+_POLL_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -71,6 +75,7 @@ class IndexCache:
         self._directory = directory
         self._keyring = keyring
         self._threads = threads
+        self._full = False
 
     @property
     def directory(self) -> Path:
@@ -114,11 +119,12 @@ class IndexCache:
     async def fold(self, index: _core.Index, *, last: bool = False) -> None:
         """Moves what ``index`` holds in memory into files, if it is much, or if it is the ``last`` for now.
 
-        Not where another process is about to change the directory: then it stays in memory until the next time, or is fetched again.
+        Not where another process is about to change the directory, nor where its disk is full, which is said: then it stays in memory, and
+        is fetched again by whoever loads the index next.
         """
-        if not (last or index.crowded):
+        if not (last or index.crowded) or self._full:
             return
-        with self._changing() as alone:
+        with self._as_far_as_there_is_room(), self._changing() as alone:
             if not alone:
                 return
             # A damaged file was removed when that was found; what it held is fetched when the index is loaded next.
@@ -128,23 +134,33 @@ class IndexCache:
                     pass
 
     async def clear(self) -> None:
-        """Forgets everything cached."""
-        await self._threads.run(self._tidy, None)
+        """Forgets everything cached, once no other process changes it."""
+        if not self._directory.exists():
+            return
+        said = False
+        while True:
+            with self._usable(), self._changing() as alone:
+                if alone:
+                    await self._threads.run(self._tidy, None)
+                    return
+            if not said:
+                logger.warning("waiting for another process that changes %s", self._directory)
+                said = True
+            await asyncio.sleep(_POLL_SECONDS)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[bool]:
         """Whether this is the only one that changes the directory for as long as the block runs. A kill lets go of it."""
-        with self._usable():
-            lock = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                alone = True
-            except BlockingIOError:
-                alone = False
-            try:
-                yield alone
-            finally:
-                os.close(lock)
+        lock = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        try:
+            yield alone
+        finally:
+            os.close(lock)
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[None]:
@@ -153,9 +169,23 @@ class IndexCache:
         except OSError as error:
             raise SnapferryError(f"cannot use the cache directory {self._directory}: {error.strerror}; set repository.cache_dir") from error
 
+    @contextlib.contextmanager
+    def _as_far_as_there_is_room(self) -> Iterator[None]:
+        """A cache that cannot be written takes nothing from an export or a restore: only the next one is slower."""
+        try:
+            yield
+        except OSError as error:
+            self._full = True
+            logger.warning(
+                "cannot write to the cache directory %s: %s; what is missing there is fetched again each time",
+                self._directory,
+                error.strerror,
+            )
+
     def _open(self, index: _core.Index, wanted: set[str]) -> bytes:
         with self._usable():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._full = False
         missing = index.open(str(self._directory), join(wanted))
         self._tidy(index)
         return missing
@@ -217,13 +247,17 @@ class IndexCache:
     def _keep(self, loaded: LoadedIndex, segment: _core.Segment) -> None:
         # Of its own name: exports side by side, in other processes too, make the same segment of the same packs, and remove their file.
         path = self._directory / f"made-{segment.id}-{secrets.token_hex(4)}"
-        with self._usable():
-            path.write_bytes(segment.data)
-        loaded.made[segment.id] = path
+        with self._as_far_as_there_is_room():
+            try:
+                path.write_bytes(segment.data)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+            loaded.made[segment.id] = path
 
     def _tidy(self, index: _core.Index | None) -> None:
-        """Removes all; or what is not of ``index``, nor young: then another process may just be about to make it count."""
-        kept = set() if index is None else {*index.files, _CURRENT, _LOCK}
+        """Removes all but the lock; or what is not of ``index``, nor young: then another process may just be about to make it count."""
+        kept = {_LOCK} if index is None else {*index.files, _CURRENT, _LOCK}
         with self._usable():
             for entry in os.scandir(self._directory) if self._directory.exists() else ():
                 if entry.name not in kept:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,6 +11,7 @@ from snapferry.destination import Destination
 from snapferry.errors import ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
+from snapferry.repository.notes import good_notes
 from snapferry.repository.sessions import decided_commit
 from snapferry.repository.small import read_object
 from snapferry.repository.snapshots import read_commit
@@ -85,7 +85,7 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
         if parsed:
             sessions.setdefault(parsed[0], []).append(parsed[1])
     noted = {item async for info in destination.list(names.FORGOTTEN) if (item := names.parse_forgotten(info.key))}
-    notes = await _good_notes(keyring, destination, noted & (copies | sessions.keys()))
+    notes = await good_notes(keyring, destination, noted & (copies | sessions.keys()))
     trees = {tree.snapshot: tree for tree in known}
     found: set[Tree] = set()
     made: dict[str, str] = {}
@@ -113,7 +113,7 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
             uncommitted.add(session)
             return
         made[session] = decided.snapshot
-        if decided.snapshot in noted and await _good_notes(keyring, destination, {decided.snapshot}):
+        if decided.snapshot in noted and await good_notes(keyring, destination, {decided.snapshot}):
             notes.add(decided.snapshot)
             return
         read = decided.commit
@@ -144,23 +144,6 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
         await together(call() for call in work[start : start + _AT_ONCE])
     keys = {session: _keys(session, parts) for session, parts in ended.items()}
     return Reached(frozenset(found), keys, made, frozenset(uncommitted), frozenset(gone), live, frozenset(copies), frozenset(notes))
-
-
-async def _good_notes(keyring: _core.Keyring, destination: Destination, ids: AbstractSet[str]) -> set[str]:
-    """Those of the notes that are this repository's: anybody else's, or a torn one, lets nothing go."""
-
-    async def good(snapshot: str) -> str | None:
-        try:
-            await read_object(keyring, destination, "forgotten", names.forgotten(snapshot))
-        except (ObjectDamaged, ObjectNotFound):
-            return None
-        return snapshot
-
-    found: set[str] = set()
-    ordered = sorted(ids)
-    for start in range(0, len(ordered), _AT_ONCE):
-        found |= {snapshot for snapshot in await together(map(good, ordered[start : start + _AT_ONCE])) if snapshot is not None}
-    return found
 
 
 def _keys(session: str, parts: list[str]) -> list[str]:

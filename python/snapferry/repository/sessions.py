@@ -7,21 +7,25 @@ session's id is its snapshot's id, so that a listing alone shows which commits s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from snapferry import _core
 from snapferry.destination import Destination, list_keys
-from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
+from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound, SnapferryError
 from snapferry.repository import names, objects
 from snapferry.repository.collections import list_collections, packs_to_avoid
+from snapferry.repository.gathering import together
+from snapferry.repository.notes import good_notes
 from snapferry.repository.small import open_object, read_object
 from snapferry.repository.snapshots import read_commit
 from snapferry.types import Snapshot
 
 BEAT_SECONDS = 300.0
+_ABANDON_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,28 @@ class Session:
             return False
 
 
+@contextlib.asynccontextmanager
+async def abandoned_on_error(sessions: Iterable[Session]) -> AsyncIterator[None]:
+    """Whatever gets out of the block, a cancellation too, ends the ``sessions``."""
+    try:
+        yield
+    except BaseException:
+        await abandon(sessions)
+        raise
+
+
+async def abandon(sessions: Iterable[Session]) -> None:
+    """Says, where that is still possible, that nothing comes any more. Only a courtesy: a session without a beat is ended by others."""
+
+    async def one(session: Session) -> None:
+        with contextlib.suppress(SnapferryError):
+            await session.end("abandoned")
+
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_ABANDON_SECONDS):
+            await together(one(session) for session in sessions)
+
+
 async def fence(keyring: _core.Keyring, destination: Destination, session_id: str) -> None:
     """Ends somebody's session that has gone silent, unless it has ended by itself."""
     key = names.session_end(session_id)
@@ -170,7 +196,11 @@ async def fence(keyring: _core.Keyring, destination: Destination, session_id: st
 
 
 async def finish_commits(
-    keyring: _core.Keyring, destination: Destination, on_damage: Callable[[str, str], object] | None = None
+    keyring: _core.Keyring,
+    destination: Destination,
+    on_damage: Callable[[str, str], object] | None = None,
+    *,
+    notes_read: bool = False,
 ) -> list[str]:
     """Creates the copies under ``snapshots/`` that killed writers did not come to; returns the ids of those snapshots.
 
@@ -178,6 +208,8 @@ async def finish_commits(
 
     Arguments:
         on_damage: called with the key and the reason for an end that cannot be read.
+        notes_read: a note under ``forgotten/`` counts only if it is this repository's, so each is read. Else one of another's keeps a copy
+            from being created until somebody reads it.
     """
     ended: set[str] = set()
     async for info in destination.list(names.SESSIONS):
@@ -188,6 +220,8 @@ async def finish_commits(
         return []
     copied = names.ids_below(names.SNAPSHOTS, await list_keys(destination, names.SNAPSHOTS))
     gone = names.ids_below(names.FORGOTTEN, await list_keys(destination, names.FORGOTTEN))
+    if notes_read:
+        gone = await good_notes(keyring, destination, gone - copied)
     finished = []
     for session_id in sorted(ended - copied - gone):
         key = names.session_end(session_id)

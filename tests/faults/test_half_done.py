@@ -1,0 +1,114 @@
+"""What writers leave half done, and what others must not take for whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from snapferry.errors import DestinationUnreachable, SnapferryError
+from snapferry.repository import names
+from snapferry.testing.sources import MemorySource
+from tests.support.lab import BLOCK, FailsNthThroughAll, Lab, MakeLab, volume
+
+
+def _open_sessions(lab: Lab, place: str) -> set[str]:
+    parts = [key.split("/") for key in lab.stores[place] if key.startswith(names.SESSIONS)]
+    return {session for _, session, _ in parts} - {session for _, session, part in parts if part == names.END}
+
+
+async def test_a_note_that_is_not_ours_hides_no_commit_from_a_prune(make_lab: MakeLab) -> None:
+    """A writer died between its end and the copy of its commit; somebody who can create objects has put a note there."""
+    lab = await (await make_lab("near")).begin_with(volume(1))
+    del lab.stores["near"][names.snapshot(lab.id)]
+    lab.stores["near"][names.forgotten(lab.id)] = b"torn"
+    async with lab.repository("near") as repository:
+        await repository.prune(lease=0.0)
+        assert [item.snapshot.id for item in await repository.list()] == [lab.id]
+        assert await lab.contents(repository, lab.id) == volume(1)
+
+
+@pytest.mark.parametrize("how", ["torn", "noted by a verify here"])
+async def test_what_is_broken_is_copied_before_the_commit_that_needs_it(make_lab: MakeLab, how: str) -> None:
+    lab = await make_lab("near", "far")
+    one = volume(1, blocks=12)
+    two = one + bytes(BLOCK) + volume(5, blocks=4)
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(one), volume="v", block_size=BLOCK)
+    far = lab.stores["far"]
+    pack = max(lab.packs("far"), key=lambda key: len(far[key]))
+    lab.missing.add("far")
+    async with lab.repository() as repository:
+        second = await repository.export(MemorySource(two), volume="v")
+    lab.missing.clear()
+    if how == "torn":
+        far[pack] = far[pack][: len(far[pack]) // 2]
+    else:
+        far[pack] = far[pack][:100] + b"?" + far[pack][101:]
+        async with lab.repository() as repository:
+            assert (await repository.verify(read_data=100)).damage
+            for key in [key for key in far if key.startswith(names.DAMAGED)]:
+                del far[key]  # Only this machine knows.
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(volume(9, blocks=12)), volume="v")  # Needs none of it.
+        where = {item.snapshot.id: item.destinations for item in await repository.list()}
+    assert "far" in where[second.id]
+    async with lab.repository("far") as alone:
+        assert await lab.contents(alone, second.id) == two
+
+
+async def test_catching_up_that_fails_ends_its_session(make_lab: MakeLab) -> None:
+    """Else every prune would wait for it."""
+    lab = await make_lab("near", "far")
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(volume(1)), volume="v", block_size=BLOCK)
+    lab.missing.add("far")
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(volume(2)), volume="v")
+    lab.missing.clear()
+    far = lab.packs("far")
+    for key in lab.packs("near"):
+        if key not in far and len(lab.stores["near"][key]) > 20000:
+            del lab.stores["near"][key]
+    async with lab.repository() as repository:
+        assert (await repository.export(MemorySource(volume(3)), volume="v")).behind == ()
+    assert sum(key.endswith(names.END) for key in lab.stores["far"]) == 3
+    assert not _open_sessions(lab, "far")
+
+
+async def test_an_export_that_fails_before_it_reads_ends_its_sessions(make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+
+    async def fails(*_: object, **__: object) -> None:
+        raise SnapferryError("the index cannot be loaded")
+
+    monkeypatch.setattr("snapferry.repository.index_cache.IndexCache.load", fails)
+    async with lab.repository() as repository:
+        with pytest.raises(SnapferryError, match="the index cannot be loaded"):
+            await repository.export(MemorySource(volume(2)), volume="v")
+    for place in lab.names:
+        assert sum(key.endswith(names.END) for key in lab.stores[place]) == 2
+        assert not _open_sessions(lab, place)
+
+
+async def test_a_place_that_cannot_be_listed_has_its_session_ended(make_lab: MakeLab) -> None:
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+
+    async with lab.repository() as repository:
+        lab.wrappers["far"] = listing = FailsNthThroughAll("list", 1, lambda: DestinationUnreachable("gone", "far"), times=99)
+        made = await repository.export(MemorySource(volume(2)), volume="v")
+    assert listing.fired
+    assert made.behind == ("far",)
+    assert not _open_sessions(lab, "far")
+
+
+@pytest.mark.parametrize("reference", ["v~1", "v@2100-01-01"])
+async def test_what_a_name_means_is_not_decided_while_a_place_is_away(make_lab: MakeLab, reference: str) -> None:
+    """The latest is only there: what would be forgotten is another snapshot than the one meant. By its id it is the same everywhere."""
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(volume(2)), volume="v")
+        await repository.export(MemorySource(volume(3)), volume="v", to=["near"])
+    lab.missing.add("near")
+    async with lab.repository() as repository:
+        with pytest.raises(SnapferryError, match=f"{reference} may mean another snapshot .* name it by its id: near: "):
+            await repository.forget([reference])
+        assert (await repository.forget([lab.id[:12]])).forgotten[0].destinations == ("far",)
