@@ -104,8 +104,8 @@ class CatchUp:
         if await good_notes(keyring, target, {snapshot.id}):
             return
         session = Session(keyring, target, names.new_id(), snapshot.volume, None, brings=snapshot.id)
-        begun = await session.begin()
         async with abandoned_on_error([session]):
+            begun = await session.begin()
             presence = await list_presence({target.name: target})
             presence.drop({target.name: begun.avoided | known_bad})
             presence.drop_misfits(self._loaded.sizes_that_differ(presence))

@@ -53,6 +53,7 @@ class Session:
 
     Attributes:
         bytes_sent: of the objects it created.
+        begun: whether its first sign of life is there for sure.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Session:
         self._beat = 0
         self._collection = 0
         self.bytes_sent = 0
+        self.begun = False
         self.relies_on: Callable[[frozenset[bytes]], bool] = bool
         """Whether the session relies on any of these packs; on any at all, unless it is told better."""
 
@@ -87,6 +89,7 @@ class Session:
             self._parent = None
         self._collection = (await list_collections(self._destination)).newest
         await self._create_beat()
+        self.begun = True
         if has_parent and not await self._parent_there():
             has_parent, self._parent = False, None
         newest, avoided = await packs_to_avoid(self._keyring, self._destination)
@@ -168,7 +171,7 @@ class Session:
 
 @contextlib.asynccontextmanager
 async def abandoned_on_error(sessions: Iterable[Session]) -> AsyncIterator[None]:
-    """Whatever gets out of the block, a cancellation too, ends the ``sessions``."""
+    """Whatever gets out of the block, a cancellation too, ends those of the ``sessions`` that have begun by then."""
     try:
         yield
     except BaseException:
@@ -185,7 +188,7 @@ async def abandon(sessions: Iterable[Session]) -> None:
 
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_ABANDON_SECONDS):
-            await together(one(session) for session in sessions)
+            await together(one(session) for session in sessions if session.begun)
 
 
 async def fence(keyring: _core.Keyring, destination: Destination, session_id: str) -> None:
