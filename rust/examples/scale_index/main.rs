@@ -2,6 +2,9 @@
 //!
 //! `benches/scale/index.py` runs it and says what the columns mean. One line of JSON for each size.
 
+#[path = "../synthetic/mod.rs"]
+mod synthetic;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,29 +14,16 @@ use snapferry_core::error::Result;
 use snapferry_core::index::{Fold, IdSet, Index, IndexedPack, Shape, build, seal_plain};
 use snapferry_core::keys::Keyring;
 use snapferry_core::pack::{Entry, HEADER, Place, RecordKind};
+use synthetic::{Memory, PACK_BLOCKS, RECORD, drawn, id, processor};
 
-/// Blocks of 256 KiB in a pack of 32 MiB, and packs in a segment, as an export makes them.
-const PACK_BLOCKS: u64 = 128;
+/// Packs in a segment, as an export makes them.
 const SEGMENT_PACKS: u64 = 8;
 const SEGMENT_BLOCKS: u64 = PACK_BLOCKS * SEGMENT_PACKS;
-const RECORD: u32 = 200_000;
-/// What passes through the caches between two look-ups of an export: a block is read, hashed, compressed and sealed.
-const BETWEEN: usize = 256 << 10;
+/// What passes through the caches between two look-ups of an export at the least: a block of 256 KiB is copied, hashed, compressed,
+/// sealed, checked and written.
+const BETWEEN: usize = 1 << 20;
 /// So many blocks in a row are looked up in the order of the volume.
 const ROW: u64 = 8192;
-
-/// 32 bytes that look like a hash of the number.
-fn id(kind: u64, number: u64) -> Id {
-    let mut out = [0; 32];
-    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ kind.wrapping_mul(0xD134_2543_DE82_EF95);
-    for word in out.chunks_exact_mut(8) {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_be_bytes());
-    }
-    out
-}
 
 fn block(number: u64) -> Id {
     id(1, number)
@@ -60,30 +50,6 @@ fn packs(first: u64) -> Vec<IndexedPack> {
         entries: (number * PACK_BLOCKS..(number + 1) * PACK_BLOCKS).map(entry).collect(),
     };
     (first / PACK_BLOCKS..first / PACK_BLOCKS + SEGMENT_PACKS).map(one).collect()
-}
-
-/// Seconds of all processors that this process has taken.
-fn processor() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
-
-fn status(field: &str) -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0) * 1024
-}
-
-/// Anonymous and shared memory now, and the most that was seen.
-struct Memory(u64);
-
-impl Memory {
-    fn look(&mut self) -> u64 {
-        let now = status("RssAnon:") + status("RssShmem:");
-        self.0 = self.0.max(now);
-        now
-    }
 }
 
 struct Growing {
@@ -197,10 +163,27 @@ fn disk(directory: &Path) -> Result<(u64, u64)> {
     Ok((tables, all))
 }
 
+/// What was looked for at one size: blocks that are not there, blocks in the order of the volume, and any blocks.
+fn look_ups(index: &Index, blocks: u64, bytes: &[u8]) -> [(&'static str, Cost); 3] {
+    let mut state = 0;
+    let mut random = || {
+        state += 1;
+        drawn(3, state)
+    };
+    let misses: Vec<u64> = (0..ROW * 16).map(|_| (1 << 40) + random() % (1 << 40)).collect();
+    let firsts: Vec<u64> = (0..16).map(|_| random() % (blocks - ROW)).collect();
+    let in_order: Vec<u64> = firsts.into_iter().flat_map(|first| first..first + ROW).collect();
+    let scattered: Vec<u64> = (0..ROW * 4).map(|_| random() % blocks).collect();
+    look_up(index, &misses[..ROW as usize], false, bytes);
+    [("miss", misses, false), ("hit", in_order, true), ("scattered", scattered, true)]
+        .map(|(name, numbers, found)| (name, look_up(index, &numbers, found, bytes)))
+}
+
+/// Arguments: directory, counts of entries from small to large.
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let directory = PathBuf::from(&arguments[1]);
-    let sizes: Vec<u64> = arguments[2..].iter().filter_map(|it| it.parse().ok()).collect();
+    let mut arguments = std::env::args().skip(1);
+    let directory = PathBuf::from(arguments.next().unwrap_or_default());
+    let sizes: Vec<u64> = arguments.filter_map(|it| it.parse().ok()).collect();
     let between: Vec<u8> = vec![1; 64 << 20];
     let mut growing = Growing {
         keys: Keyring::generate()?,
@@ -209,7 +192,7 @@ fn main() -> Result<()> {
         segments: Vec::new(),
         blocks: 0,
         folding: Duration::ZERO,
-        memory: Memory(0),
+        memory: Memory::default(),
     };
     let (mut inserting, mut processing) = (Duration::ZERO, 0.0);
     for size in sizes {
@@ -223,23 +206,8 @@ fn main() -> Result<()> {
         let (cold, _) = growing.reopen()?;
         warm(&growing.directory)?;
         let (opening, marking) = growing.reopen()?;
-        let mut state = 7u64;
-        let mut random = || {
-            state += 1;
-            u64::from_be_bytes(id(3, state)[..8].try_into().unwrap_or_default())
-        };
         let blocks = growing.blocks;
-        let misses: Vec<u64> = (0..ROW * 16).map(|_| (1 << 40) + random() % (1 << 40)).collect();
-        let in_order: Vec<u64> = (0..16)
-            .flat_map(|_| {
-                let first = random() % (blocks - ROW.min(blocks - 1));
-                first..first + ROW
-            })
-            .collect();
-        let scattered: Vec<u64> = (0..ROW * 4).map(|_| random() % blocks).collect();
-        look_up(&growing.index, &misses[..ROW as usize], false, &between);
-        let costs = [("miss", &misses, false), ("hit", &in_order, true), ("scattered", &scattered, true)]
-            .map(|(name, numbers, found)| (name, look_up(&growing.index, numbers, found, &between)));
+        let costs = look_ups(&growing.index, blocks, &between);
         growing.memory.look();
         let (tables, all) = disk(&growing.directory)?;
         let mut line = format!(
