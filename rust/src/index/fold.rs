@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::Index;
 use super::bundle::{Bundle, BundleWriter};
 use super::layers::{Laid, Level, write_current};
-use super::plan::{From, Merged, Output, Plan, Shape, renumbered, taken_in};
+use super::plan::{From, Merged, Output, Plan, Shape, taken_in};
 use super::recent::Loose;
-use super::table::{Cursor, Key, Named, Table, bundle_file};
-use super::table_writer::{Sorted, TableWriter};
+use super::table::{Key, Named, Table, bundle_file};
+use super::table_writer::{Grouped, TableWriter};
 use crate::error::{Error, Result};
 
 /// How many entries one step merges: some ten milliseconds.
@@ -20,7 +20,7 @@ const STEP: usize = 1 << 20;
 
 enum Stage {
     Bundles { output: usize, part: usize, writer: Option<BundleWriter> },
-    Table { writer: TableWriter, fresh: Sorted },
+    Table { writer: TableWriter, fresh: Grouped },
     Done,
 }
 
@@ -145,47 +145,28 @@ impl Fold {
             return Err(Error::Damaged("a bundle of the index cache is damaged".into()));
         };
         let writer = TableWriter::create(&self.directory, &bundles, entries)?;
-        let fresh = Sorted::new(&std::mem::take(&mut self.fresh), first as u32);
+        let fresh = Grouped::new(&std::mem::take(&mut self.fresh), first as u32);
         Ok(Stage::Table { writer, fresh })
     }
 
     /// The next entries of all tables, in order.
-    fn merge(&mut self, mut writer: TableWriter, mut fresh: Sorted) -> Result<Stage> {
-        let mut cursors: Vec<Cursor<'_>> =
-            self.merged.iter().map(|it| Cursor::resume(&it.table, it.position)).collect();
-        let mut heads = cursors.iter_mut().map(Cursor::peek).collect::<Result<Vec<_>>>()?;
-        let mut newest = fresh.peek();
-        let mut more = true;
-        for _ in 0..STEP {
-            // Of equal keys the older comes first: its number is the smaller one.
-            let mut least = newest.map(|(key, _)| key);
-            let mut from = None;
-            for (number, head) in heads.iter().enumerate().rev() {
-                if let Some((key, _)) = head.filter(|(key, _)| least.is_none_or(|least| *key <= least)) {
-                    (least, from) = (Some(key), Some(number));
-                }
+    fn merge(&mut self, mut writer: TableWriter, fresh: Grouped) -> Result<Stage> {
+        let enough = writer.entries() + STEP;
+        let mut entries: Vec<u64> = Vec::new();
+        while let Some(group) = writer.next_group() {
+            if writer.entries() >= enough {
+                return Ok(Stage::Table { writer, fresh });
             }
-            if let Some((at, (key, number))) = from.and_then(|at| Some((at, heads[at]?))) {
-                if let Some(number) = renumbered(&self.merged[at].pieces, number as usize) {
-                    writer.push(key, number as u32)?;
-                }
-                cursors[at].advance();
-                heads[at] = cursors[at].peek()?;
-            } else if let Some((key, number)) = newest {
-                writer.push(key, number)?;
-                fresh.advance();
-                newest = fresh.peek();
-            } else {
-                more = false;
-                break;
+            entries.clear();
+            for merged in &self.merged {
+                entries.extend(merged.table.group(group)?.filter_map(|entry| merged.renumbered(entry)));
             }
-        }
-        let positions: Vec<_> = cursors.iter().map(Cursor::position).collect();
-        for (merged, position) in self.merged.iter_mut().zip(positions) {
-            merged.position = position;
-        }
-        if more {
-            return Ok(Stage::Table { writer, fresh });
+            let sorted = entries.len();
+            entries.extend(fresh.group(group));
+            entries[sorted..].sort_unstable();
+            // Some runs that are in order, one after another: they are found and merged. Of equal keys the older has the smaller number.
+            entries.sort();
+            writer.write_group(&entries)?;
         }
         self.publish_table(writer)?;
         Ok(Stage::Done)

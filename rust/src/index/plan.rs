@@ -98,14 +98,25 @@ pub struct Piece {
     to: usize,
 }
 
-/// An old table, how its numbers change, and how far it was read.
+/// An old table, and how its numbers change.
 pub struct Merged {
     /// Mapped for this fold alone.
     pub table: Table,
     /// In the order of the old numbers; those in none are dropped.
     pub pieces: Vec<Piece>,
-    /// Of the cursor that reads it.
-    pub position: (usize, usize),
+}
+
+impl Merged {
+    /// An entry as it will be in the new table; None if it is dropped.
+    pub fn renumbered(&self, entry: u64) -> Option<u64> {
+        let number = (entry & u64::from(u32::MAX)) as usize;
+        let at = match self.pieces.as_slice() {
+            [_] => 0,
+            pieces => pieces.partition_point(|piece| piece.from <= number).checked_sub(1)?,
+        };
+        let piece = self.pieces.get(at).filter(|piece| (piece.from..piece.until).contains(&number))?;
+        Some(entry & !u64::from(u32::MAX) | (piece.to + (number - piece.from)) as u64)
+    }
 }
 
 /// How many of the newest tables are taken in: until an older one is much larger than all that would be merged; and one half of
@@ -158,7 +169,7 @@ impl Plan {
             });
         }
         let table = Table::open(directory, &level.table.name)?;
-        self.merged.push(Merged { table, pieces, position: (0, 0) });
+        self.merged.push(Merged { table, pieces });
         Ok(())
     }
 
@@ -195,14 +206,4 @@ impl Plan {
             _ => self.outputs.push(Output::Made { from: vec![it], entries: more, named: None }),
         }
     }
-}
-
-/// The new number of an old one, unless it is dropped.
-pub fn renumbered(pieces: &[Piece], number: usize) -> Option<usize> {
-    let at = match pieces {
-        [_] => 0,
-        _ => pieces.partition_point(|piece| piece.from <= number).checked_sub(1)?,
-    };
-    let piece = pieces.get(at).filter(|piece| (piece.from..piece.until).contains(&number))?;
-    Some(piece.to + (number - piece.from))
 }

@@ -26,8 +26,9 @@ use crate::outside::Mapped;
 const HEAD: usize = 32;
 const BUNDLE: usize = 24;
 const ENTRY: usize = 8;
-/// The bits of a key that an entry does not hold.
+/// The bits of a key that an entry does not hold, and how many values they have.
 pub(super) const MIN_BITS: u32 = 16;
+pub(super) const GROUPS: usize = 1 << MIN_BITS;
 pub(super) const MAX_BITS: u32 = 26;
 
 /// The first 48 bits of a prefix, as a number.
@@ -41,18 +42,21 @@ impl Key {
         Self(u64::from_be_bytes(first) >> 16)
     }
 
-    /// From its first 16 bits and what an entry holds.
-    pub(super) fn joined(top: usize, low: u32) -> Self {
-        Self((top as u64) << 32 | u64::from(low))
+    /// Its first 16 bits, which an entry does not hold.
+    pub(super) fn group(self) -> usize {
+        (self.0 >> 32) as usize
     }
 
-    /// What an entry holds of it.
-    pub(super) fn low(self) -> u32 {
+    /// As an entry with that number.
+    pub(super) fn entry(self, number: u32) -> u64 {
+        self.0 << 32 | u64::from(number)
+    }
+
+    fn low(self) -> u32 {
         self.0 as u32
     }
 
-    /// Its first bits.
-    pub(super) fn leading(self, bits: u32) -> usize {
+    fn leading(self, bits: u32) -> usize {
         (self.0 >> (48 - bits)) as usize
     }
 }
@@ -174,6 +178,22 @@ impl Table {
         self.entry(at).0
     }
 
+    /// The entries of the keys with the same first 16 bits, in order: the other bits that are held, and the number. What is read here goes
+    /// into another table: it is checked.
+    pub fn group(&self, group: usize) -> Result<impl Iterator<Item = u64> + '_> {
+        let value = |group: usize| self.before(group << (self.bits - MIN_BITS));
+        let (from, until) = (value(group), value(group + 1));
+        let length = until.saturating_sub(from) * ENTRY;
+        let Some(bytes) = self.pages.get(self.entries_at + from * ENTRY, length) else {
+            return damaged(format!("{} of the index cache is damaged", self.name));
+        };
+        Ok(bytes.chunks_exact(ENTRY).map(|entry| {
+            let mut out = [0; ENTRY];
+            out.copy_from_slice(entry);
+            u64::from_le_bytes(out)
+        }))
+    }
+
     /// Whether a page was found damaged.
     pub fn is_bad(&self) -> bool {
         self.pages.is_bad()
@@ -182,57 +202,6 @@ impl Table {
     /// Checks every page.
     pub fn verify(&self) -> bool {
         self.pages.verify()
-    }
-}
-
-/// Position in a table that is being read through.
-pub struct Cursor<'a> {
-    table: &'a Table,
-    at: usize,
-    /// The first 16 bits of the keys before `top_end`.
-    top: usize,
-    top_end: usize,
-    checked: usize,
-}
-
-/// How many entries are checked at once, ahead of being read.
-const AHEAD: usize = 1 << 13;
-
-impl<'a> Cursor<'a> {
-    /// From a position that `position` gave; the first is (0, 0).
-    pub fn resume(table: &'a Table, (at, top): (usize, usize)) -> Self {
-        Self { table, at, top, top_end: table.before((top + 1) << (table.bits - MIN_BITS)), checked: at }
-    }
-
-    /// To resume from.
-    pub fn position(&self) -> (usize, usize) {
-        (self.at, self.top)
-    }
-
-    /// The entry it stands at; None after the last. What is read here goes into another table: it is checked.
-    pub fn peek(&mut self) -> Result<Option<(Key, u32)>> {
-        let table = self.table;
-        if self.at >= table.entries {
-            return Ok(None);
-        }
-        if self.at >= self.checked {
-            let count = AHEAD.min(table.entries - self.at);
-            if table.pages.get(table.entries_at + self.at * ENTRY, count * ENTRY).is_none() {
-                return damaged(format!("{} of the index cache is damaged", table.name));
-            }
-            self.checked = self.at + count;
-        }
-        while self.at >= self.top_end && self.top + 1 < 1 << MIN_BITS {
-            self.top += 1;
-            self.top_end = table.before((self.top + 1) << (table.bits - MIN_BITS));
-        }
-        let (number, low) = table.entry(self.at);
-        Ok(Some((Key::joined(self.top, low), number)))
-    }
-
-    /// Goes to the next.
-    pub fn advance(&mut self) {
-        self.at += 1;
     }
 }
 

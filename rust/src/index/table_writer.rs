@@ -3,65 +3,44 @@
 use std::path::Path;
 
 use super::pages::{PageWriter, random_name};
-use super::table::{Key, MAX_BITS, MIN_BITS, Named, table_magic};
+use super::table::{GROUPS, Key, MAX_BITS, MIN_BITS, Named, table_magic};
 use crate::error::{Error, Result, damaged};
 
 /// So many entries share a value of the fan-out, or up to twice as many: few enough that a guess is off by less than two lines of
 /// cache, many enough that the fan-out of 10⁹ entries, 8 MB, stays in it.
 const SHARING: usize = 256;
 
-/// Keys in memory, in order: eight bytes each, and a little.
-pub struct Sorted {
-    /// Where those with the same first 16 bits begin; those of the first `ready` values are in order.
+/// Keys in memory by their first 16 bits: eight bytes each.
+pub struct Grouped {
     starts: Vec<u32>,
     entries: Vec<u64>,
-    ready: usize,
-    at: usize,
-    top: usize,
 }
 
-impl Sorted {
+impl Grouped {
     /// Of keys that are numbered from `first` on.
     pub fn new(keys: &[Key], first: u32) -> Self {
-        let mut starts = vec![0u32; (1 << MIN_BITS) + 1];
-        keys.iter().for_each(|key| starts[key.leading(MIN_BITS) + 1] += 1);
+        let mut starts = vec![0u32; GROUPS + 1];
+        keys.iter().for_each(|key| starts[key.group() + 1] += 1);
         for value in 1..starts.len() {
             starts[value] += starts[value - 1];
         }
         let mut next = starts.clone();
         let mut entries = vec![0; keys.len()];
         for (key, number) in keys.iter().zip(first..) {
-            let at = &mut next[key.leading(MIN_BITS)];
-            entries[*at as usize] = u64::from(key.low()) << 32 | u64::from(number);
+            let at = &mut next[key.group()];
+            entries[*at as usize] = key.entry(number);
             *at += 1;
         }
-        Self { starts, entries, ready: 0, at: 0, top: 0 }
+        Self { starts, entries }
     }
 
-    /// The entry it stands at; None after the last.
-    pub fn peek(&mut self) -> Option<(Key, u32)> {
-        if self.at >= self.entries.len() {
-            return None;
-        }
-        while self.at >= self.starts[self.top + 1] as usize {
-            self.top += 1;
-        }
-        if self.ready <= self.top {
-            let (from, until) = (self.starts[self.top] as usize, self.starts[self.top + 1] as usize);
-            self.entries[from..until].sort_unstable();
-            self.ready = self.top + 1;
-        }
-        let entry = self.entries[self.at];
-        Some((Key::joined(self.top, (entry >> 32) as u32), entry as u32))
-    }
-
-    /// Goes to the next.
-    pub fn advance(&mut self) {
-        self.at += 1;
+    /// The entries of a group, in no order.
+    pub fn group(&self, group: usize) -> &[u64] {
+        &self.entries[self.starts[group] as usize..self.starts[group + 1] as usize]
     }
 }
 
-/// Writes a table from entries in order.
+/// Writes a table, group by group.
 pub struct TableWriter {
     pages: PageWriter,
     name: String,
@@ -69,7 +48,7 @@ pub struct TableWriter {
     announced: usize,
     bits: u32,
     fanout: Vec<u32>,
-    last: Key,
+    groups: usize,
 }
 
 impl TableWriter {
@@ -91,26 +70,37 @@ impl TableWriter {
         }
         let name = format!("table-{}", random_name()?);
         let fanout = Vec::with_capacity((1 << bits) + 1);
-        Ok(Self { pages, name, entries: 0, announced: entries, bits, fanout, last: Key::joined(0, 0) })
+        Ok(Self { pages, name, entries: 0, announced: entries, bits, fanout, groups: 0 })
     }
 
-    /// Appends an entry, whose key is not less than the one before.
-    pub fn push(&mut self, key: Key, number: u32) -> Result<()> {
-        if key < self.last {
-            return damaged("an index table that is not sorted");
+    /// The next group; None after the last.
+    pub fn next_group(&self) -> Option<usize> {
+        Some(self.groups).filter(|group| *group < GROUPS)
+    }
+
+    /// How many entries were written.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Appends the next group: its entries in order.
+    pub fn write_group(&mut self, entries: &[u64]) -> Result<()> {
+        let before = (self.groups as u64) << 32;
+        for entry in entries {
+            let value = ((before | entry >> 32) >> (48 - self.bits)) as usize;
+            while self.fanout.len() <= value {
+                self.fanout.push(self.entries as u32);
+            }
+            self.entries += 1;
+            self.pages.write(&entry.to_le_bytes())?;
         }
-        self.last = key;
-        let value = key.leading(self.bits);
-        while self.fanout.len() <= value {
-            self.fanout.push(self.entries as u32);
-        }
-        self.entries += 1;
-        self.pages.write(&(u64::from(key.low()) << 32 | u64::from(number)).to_le_bytes())
+        self.groups += 1;
+        Ok(())
     }
 
     /// Syncs the table and gives it its name, which is returned.
     pub fn finish(mut self, directory: &Path) -> Result<String> {
-        if self.entries != self.announced {
+        if self.entries != self.announced || self.groups != GROUPS {
             return damaged(format!(
                 "an index table of {} entries that were to be {}",
                 self.entries, self.announced
@@ -128,7 +118,7 @@ impl TableWriter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{Cursor, Table};
+    use super::super::table::Table;
     use super::*;
     use proptest::prelude::*;
 
@@ -145,21 +135,18 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
-        fn says_what_a_sorted_list_says(seeds in prop::collection::vec(0u32..4000, 0..900), stop in 0usize..900) {
+        fn says_what_a_sorted_list_says(seeds in prop::collection::vec(0u32..4000, 0..900)) {
             let directory = tempfile::tempdir().unwrap();
-            let mut entries: Vec<(Key, u32)> = seeds.iter().copied().map(key).zip(0..).collect();
+            let keys: Vec<Key> = seeds.iter().copied().map(key).collect();
+            let mut entries: Vec<(Key, u32)> = keys.iter().copied().zip(0..).collect();
             entries.sort_unstable();
             let named = [Named { name: [3; 16], entries: entries.len() as u32 }];
-            let keys: Vec<Key> = seeds.iter().copied().map(key).collect();
-            let mut sorted = Sorted::new(&keys, 0);
-            for entry in &entries {
-                prop_assert_eq!(sorted.peek(), Some(*entry));
-                sorted.advance();
-            }
-            prop_assert_eq!(sorted.peek(), None);
+            let grouped = Grouped::new(&keys, 0);
             let mut writer = TableWriter::create(directory.path(), &named, entries.len()).unwrap();
-            for (key, number) in &entries {
-                writer.push(*key, *number).unwrap();
+            while let Some(group) = writer.next_group() {
+                let mut of_group = grouped.group(group).to_vec();
+                of_group.sort_unstable();
+                writer.write_group(&of_group).unwrap();
             }
             let name = writer.finish(directory.path()).unwrap();
             let table = Table::open(directory.path(), &name).unwrap();
@@ -172,26 +159,25 @@ mod tests {
                 let found = table.equal(key(seed), span, table.guess(key(seed), span));
                 prop_assert_eq!(found.map(|at| table.number(at)).collect::<Vec<_>>(), expected);
             }
-            let mut read = Vec::new();
-            let mut cursor = Cursor::resume(&table, (0, 0));
-            while let Some(entry) = cursor.peek().unwrap() {
-                read.push(entry);
-                cursor.advance();
-                if read.len() == stop {
-                    cursor = Cursor::resume(&table, cursor.position());
-                }
+            for group in 0..GROUPS {
+                let mut of_group = grouped.group(group).to_vec();
+                of_group.sort_unstable();
+                prop_assert_eq!(table.group(group).unwrap().collect::<Vec<_>>(), of_group);
             }
-            prop_assert_eq!(read, entries);
         }
     }
 
     #[test]
-    fn refuses_what_is_out_of_order_or_not_all_there() {
+    fn refuses_what_is_not_all_there() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = TableWriter::create(directory.path(), &[], 2).unwrap();
-        writer.push(Key::joined(0, 5), 0).unwrap();
-        assert!(writer.push(Key::joined(0, 4), 1).is_err());
-        assert!(writer.finish(directory.path()).is_err());
+        let mut short = TableWriter::create(directory.path(), &[], 1).unwrap();
+        short.write_group(&[5]).unwrap();
+        assert!(short.finish(directory.path()).is_err());
+        let mut other = TableWriter::create(directory.path(), &[], 2).unwrap();
+        while other.next_group().is_some() {
+            other.write_group(&[]).unwrap();
+        }
+        assert!(other.finish(directory.path()).is_err());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }
