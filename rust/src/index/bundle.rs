@@ -16,7 +16,7 @@
 
 use std::path::Path;
 
-use super::pages::{PageWriter, Pages};
+use super::pages::{PageWriter, Pages, SMALL};
 use super::segment::{self, ENTRY, PACK, Prefix, View, prefix_of};
 use super::table::{Key, Named, bundle_file};
 use crate::bytes::{Id, Reader, magic};
@@ -60,7 +60,7 @@ impl Bundle {
     /// Maps a bundle and reads the list of its segments.
     pub fn open(directory: &Path, name: [u8; 16]) -> Result<Self> {
         let file = bundle_file(&name);
-        let pages = Pages::open(&directory.join(&file))?;
+        let pages = Pages::open(&directory.join(&file), SMALL)?;
         pages.expect(Mapped::read_scattered);
         let bad = || Error::Damaged(format!("{file}: not an index bundle that this program knows"));
         let mut head = Reader::new(pages.get(0, HEAD).ok_or_else(bad)?);
@@ -187,7 +187,7 @@ impl BundleWriter {
             u32::try_from(segments.iter().map(of).sum::<usize>()).map_err(too_many)
         };
         let (packs, entries) = (sum(|it| it.1)?, sum(|it| it.2)?);
-        let mut pages = PageWriter::create(directory)?;
+        let mut pages = PageWriter::create(directory, SMALL)?;
         pages.write(&bundle_magic())?;
         pages.write(&(segments.len() as u32).to_le_bytes())?;
         pages.write(&packs.to_le_bytes())?;

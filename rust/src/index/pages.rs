@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! body
-//! 8 bytes of BLAKE3 of each page of 4 KiB of the body
+//! 8 bytes of BLAKE3 of each page of the body
 //! 8 length of the body
 //! 8 magic
 //! ```
@@ -19,8 +19,15 @@ use crate::bytes::{Reader, magic};
 use crate::error::{Result, damaged};
 use crate::outside::{Mapped, begin_writeback};
 
-/// The unit of checking: some 140 entries.
-const PAGE: usize = 4 << 10;
+/// How many bytes are checked at once: little where something is read here and there, or as much as is hashed fastest.
+#[derive(Clone, Copy, Debug)]
+pub struct Page(pub usize);
+
+/// Some 140 entries of a bundle.
+pub const SMALL: Page = Page(4 << 10);
+/// For what is read from end to end.
+pub const LARGE: Page = Page(64 << 10);
+
 const HASH: usize = 8;
 const TRAILER: usize = 16;
 /// Longer ranges are read ahead of being touched.
@@ -41,6 +48,7 @@ fn page_hash(page: &[u8]) -> [u8; HASH] {
 /// A mapped file of checked pages.
 pub struct Pages {
     map: Mapped,
+    page: usize,
     body: usize,
     good: Vec<AtomicU64>,
     bad: AtomicBool,
@@ -49,7 +57,7 @@ pub struct Pages {
 
 impl Pages {
     /// Maps a file and checks its lengths; no page is read.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, Page(page): Page) -> Result<Self> {
         let map = Mapped::open(path)?;
         let bytes = map.bytes();
         let Some(at) = bytes.len().checked_sub(TRAILER) else {
@@ -57,13 +65,13 @@ impl Pages {
         };
         let mut trailer = Reader::new(&bytes[at..]);
         let body = usize::try_from(trailer.u64()?).unwrap_or(usize::MAX);
-        let hashes = body.div_ceil(PAGE).saturating_mul(HASH);
+        let hashes = body.div_ceil(page).saturating_mul(HASH);
         if trailer.array::<8>()? != trailer_magic() || body.checked_add(hashes) != Some(at) {
             return damaged(format!("{}: no whole file of pages that this program knows", path.display()));
         }
         let good =
-            std::iter::repeat_with(AtomicU64::default).take(body.div_ceil(PAGE).div_ceil(64)).collect();
-        Ok(Self { path: path.to_owned(), map, body, good, bad: AtomicBool::new(false) })
+            std::iter::repeat_with(AtomicU64::default).take(body.div_ceil(page).div_ceil(64)).collect();
+        Ok(Self { path: path.to_owned(), map, page, body, good, bad: AtomicBool::new(false) })
     }
 
     /// Says how it will be read, which makes nothing but the speed another.
@@ -83,7 +91,7 @@ impl Pages {
         if length > LONG {
             self.map.read_next(at, length);
         }
-        for page in at / PAGE..end.div_ceil(PAGE) {
+        for page in at / self.page..end.div_ceil(self.page) {
             let (word, bit) = (&self.good[page / 64], 1 << (page % 64));
             if word.load(Relaxed) & bit == 0 {
                 if self.is_bad() || !self.is_whole(page) {
@@ -100,7 +108,7 @@ impl Pages {
     fn is_whole(&self, page: usize) -> bool {
         let bytes = self.map.bytes();
         let hash = &bytes[self.body + page * HASH..][..HASH];
-        page_hash(&bytes[page * PAGE..((page + 1) * PAGE).min(self.body)]) == hash
+        page_hash(&bytes[page * self.page..((page + 1) * self.page).min(self.body)]) == hash
     }
 
     /// Whether a page was found damaged.
@@ -117,6 +125,7 @@ impl Pages {
 /// Writes such a file: whole under its name, or not at all.
 pub struct PageWriter {
     file: File,
+    page: usize,
     temporary: PathBuf,
     buffer: Vec<u8>,
     hashes: Vec<u8>,
@@ -126,11 +135,11 @@ pub struct PageWriter {
 
 impl PageWriter {
     /// Begins a file of that directory.
-    pub fn create(directory: &Path) -> Result<Self> {
+    pub fn create(directory: &Path, Page(page): Page) -> Result<Self> {
         let temporary = directory.join(format!(".{}", random_name()?));
         let file = File::create_new(&temporary)?;
         let buffer = Vec::with_capacity(BUFFER);
-        Ok(Self { file, temporary, buffer, hashes: Vec::new(), body: 0, named: false })
+        Ok(Self { file, page, temporary, buffer, hashes: Vec::new(), body: 0, named: false })
     }
 
     /// Appends to the body.
@@ -156,7 +165,7 @@ impl PageWriter {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.hashes.extend(self.buffer.chunks(PAGE).flat_map(page_hash));
+        self.hashes.extend(self.buffer.chunks(self.page).flat_map(page_hash));
         self.file.write_all(&self.buffer)?;
         begin_writeback(self.file.as_fd(), self.body, self.buffer.len() as u64);
         self.body += self.buffer.len() as u64;
@@ -200,8 +209,8 @@ mod tests {
     use crate::error::Error;
     use proptest::prelude::*;
 
-    fn written(directory: &Path, body: &[u8]) -> PathBuf {
-        let mut writer = PageWriter::create(directory).unwrap();
+    fn written(directory: &Path, page: Page, body: &[u8]) -> PathBuf {
+        let mut writer = PageWriter::create(directory, page).unwrap();
         for part in body.chunks(7001) {
             writer.write(part).unwrap();
         }
@@ -214,11 +223,13 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn a_damaged_page_is_refused_and_the_others_are_not(length in 1usize..70_000, at: prop::sample::Index, bit in 0u8..8) {
+        fn a_damaged_page_is_refused_and_the_others_are_not(length in 1usize..200_000, at: prop::sample::Index, bit in 0u8..8, large: bool) {
+            let kind = if large { LARGE } else { SMALL };
+            let Page(size) = kind;
             let directory = tempfile::tempdir().unwrap();
             let body: Vec<u8> = (0..length).map(|it| (it % 251) as u8).collect();
-            let path = written(directory.path(), &body);
-            let good = Pages::open(&path).unwrap();
+            let path = written(directory.path(), kind, &body);
+            let good = Pages::open(&path, kind).unwrap();
             prop_assert_eq!(good.get(0, length).unwrap(), body.as_slice());
             prop_assert!(good.verify() && good.get(1, length).is_none());
             let mut bytes = std::fs::read(&path).unwrap();
@@ -226,11 +237,11 @@ mod tests {
             bytes[at] ^= 1 << bit;
             std::fs::remove_file(&path).unwrap();
             std::fs::write(&path, &bytes).unwrap();
-            match Pages::open(&path) {
+            match Pages::open(&path, kind) {
                 Ok(pages) if at < length => {
-                    let page = at / PAGE;
-                    let untouched = (page + 1) * PAGE % (length.div_ceil(PAGE) * PAGE);
-                    prop_assert!(untouched / PAGE == page || pages.get(untouched, 1).is_some());
+                    let page = at / size;
+                    let untouched = (page + 1) * size % (length.div_ceil(size) * size);
+                    prop_assert!(untouched / size == page || pages.get(untouched, 1).is_some());
                     prop_assert!(pages.get(at, 1).is_none() && pages.is_bad() && !pages.verify());
                     prop_assert!(!path.exists());
                 }
@@ -243,7 +254,7 @@ mod tests {
     #[test]
     fn a_file_that_was_not_finished_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = PageWriter::create(directory.path()).unwrap();
+        let mut writer = PageWriter::create(directory.path(), SMALL).unwrap();
         writer.write(&[1; 99_999]).unwrap();
         drop(writer);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -252,12 +263,12 @@ mod tests {
     #[test]
     fn hostile_files_are_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let path = written(directory.path(), &[7; 40_000]);
+        let path = written(directory.path(), LARGE, &[7; 40_000]);
         let bytes = std::fs::read(&path).unwrap();
         for length in [1, 15, 16, 100, bytes.len() - 1] {
             std::fs::remove_file(&path).unwrap();
             std::fs::write(&path, &bytes[..length]).unwrap();
-            assert!(Pages::open(&path).is_err());
+            assert!(Pages::open(&path, LARGE).is_err());
         }
     }
 }

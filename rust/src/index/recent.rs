@@ -7,6 +7,7 @@ use super::layers::Laid;
 use super::segment::{Prefix, Segment};
 use crate::bytes::Id;
 use crate::error::{Error, Result};
+use crate::outside::prefer_large_pages;
 use crate::pack::Place;
 
 /// A plain segment in memory.
@@ -103,6 +104,7 @@ impl Recent {
     fn enter_all(&mut self) {
         self.slots = Vec::new(); // The old ones go before there are new ones.
         self.slots = vec![0; (self.entries() * 3 / 2).next_power_of_two().max(FIRST_SLOTS)];
+        prefer_large_pages(&mut self.slots);
         (0..self.bundles.len() + self.kept.len()).for_each(|member| self.enter(member));
     }
 

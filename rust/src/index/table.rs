@@ -16,7 +16,7 @@
 
 use std::path::Path;
 
-use super::pages::Pages;
+use super::pages::{LARGE, Pages};
 use super::segment::Prefix;
 use crate::bytes::{Reader, hex, magic};
 use crate::error::{Error, Result, damaged};
@@ -98,7 +98,7 @@ pub struct Table {
 impl Table {
     /// Maps the table of that name; costs the same whatever its size.
     pub fn open(directory: &Path, name: &str) -> Result<Self> {
-        let pages = Pages::open(&directory.join(name))?;
+        let pages = Pages::open(&directory.join(name), LARGE)?;
         pages.expect(Mapped::read_hot);
         let bad = || Error::Damaged(format!("{name}: not an index table that this program knows"));
         let mut head = Reader::new(pages.get(0, HEAD).ok_or_else(bad)?);

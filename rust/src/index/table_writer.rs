@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::pages::{PageWriter, random_name};
+use super::pages::{LARGE, PageWriter, random_name};
 use super::table::{GROUPS, Key, MAX_BITS, MIN_BITS, Named, table_magic};
 use crate::error::{Error, Result, damaged};
 
@@ -58,7 +58,7 @@ impl TableWriter {
             return Err(Error::Usage("more entries than a table has numbers for".into()));
         }
         let bits = (entries / SHARING).checked_ilog2().unwrap_or(0).clamp(MIN_BITS, MAX_BITS);
-        let mut pages = PageWriter::create(directory)?;
+        let mut pages = PageWriter::create(directory, LARGE)?;
         pages.write(&table_magic())?;
         pages.write(&(entries as u64).to_le_bytes())?;
         pages.write(&bits.to_le_bytes())?;
