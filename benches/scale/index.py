@@ -55,7 +55,10 @@ def row(found: dict[str, Any]) -> str:
 
 def ratios(first: dict[str, Any], last: dict[str, Any]) -> str:
     """How many times as much the last costs as the first."""
-    of = {name: last[key] / first[key] for name, key in (("miss", "miss"), ("hit", "hit"), ("insert", "insert"), ("insert, CPU", "insert_cpu"))}
+    of = {
+        name: last[key] / first[key]
+        for name, key in (("miss", "miss"), ("hit", "hit"), ("insert", "insert"), ("insert, CPU", "insert_cpu"))
+    }
     return f"{last['entries']:,} over {first['entries']:,} entries: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in of.items())
 
 

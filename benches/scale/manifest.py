@@ -52,7 +52,9 @@ def main() -> None:
     given = arguments.parse_args()
     sizes = [parse_size(size) for size in given.sizes.split(",")]
     changed = [int(count) for count in given.changed.split(",")]
-    print("| volume | built in, packs, memory | open ms (most), read | changed blocks | compared in, read | committed in, read, written | memory MiB |")
+    print(
+        "| volume | built in, packs, memory | open ms (most), read | changed blocks | compared in, read | committed in, read, written | memory MiB |"
+    )
     print(f"|{'---|' * 7}", flush=True)
     with tempfile.TemporaryDirectory(prefix="snapferry-manifest-", dir=given.dir) as directory:
         built: dict[str, Any] = {}

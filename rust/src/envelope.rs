@@ -25,7 +25,7 @@ use crate::cipher::{Suite, TAG};
 use crate::error::{Error, Result, damaged};
 use crate::keys::{Keyring, subkey};
 
-const MAGIC: &str = "snapferry small object, format 0";
+const MAGIC: &str = "snapferry small object, format 1";
 const HEAD: usize = 40;
 const CLEAR: usize = 72;
 const SIGNATURE: usize = 64;

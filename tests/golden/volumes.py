@@ -6,6 +6,10 @@ import random
 
 BLOCK = 64 << 10
 VOLUME = "golden/volume"
+HOLES = "golden/holes"
+GONE = "golden/gone"
+UNREADABLE = ((3 * BLOCK, BLOCK),)
+"""Of the volume ``HOLES``."""
 
 
 def first() -> bytes:
@@ -25,3 +29,13 @@ def second() -> bytes:
     data[2 * BLOCK : 3 * BLOCK] = (b"changed\n" * BLOCK)[:BLOCK]
     data[77 * BLOCK : 78 * BLOCK] = bytes(BLOCK)
     return bytes(data) + b"appended\n" * 20_000
+
+
+def gone() -> bytes:
+    """What the first one is, and random blocks, which nobody needs once it is forgotten."""
+    return first() + random.Random("forgotten").randbytes(3 * BLOCK)
+
+
+def holes() -> bytes:
+    """Five blocks, the fourth of which cannot be read."""
+    return b"".join(bytes([65 + number]) * BLOCK for number in range(5))

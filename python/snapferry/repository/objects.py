@@ -15,7 +15,7 @@ import msgspec
 from snapferry import types
 from snapferry.errors import NotARepository, ObjectDamaged
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1
 SUITES = ("blake3-keyed", "aes-256-gcm")
 
 # No reader takes more than this into memory for one small object.

@@ -28,7 +28,7 @@ const HEAD: usize = 32;
 const SEGMENT: usize = 40;
 
 fn bundle_magic() -> [u8; 8] {
-    magic("snapferry index bundle, format 0")
+    magic("snapferry index bundle, format 1")
 }
 
 /// A segment of a bundle: where its packs and entries are.

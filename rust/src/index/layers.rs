@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::pack::Place;
 
 const CURRENT: &str = "current";
-const SENTENCE: &str = "snapferry local index, format 0";
+const SENTENCE: &str = "snapferry local index, format 1";
 /// How often `current` is read again because what it names has gone meanwhile.
 const ATTEMPTS: usize = 4;
 /// So many tables are asked at once.

@@ -36,7 +36,7 @@ const BUFFER: usize = 4 << 20;
 const SYNCED: u64 = 64 << 20;
 
 fn trailer_magic() -> [u8; 8] {
-    magic("snapferry cached pages, format 0")
+    magic("snapferry cached pages, format 1")
 }
 
 fn page_hash(page: &[u8]) -> [u8; HASH] {

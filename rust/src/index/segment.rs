@@ -28,7 +28,7 @@ pub(super) const ENTRY: usize = 28;
 const HASH: usize = 32;
 
 fn segment_magic() -> [u8; 8] {
-    magic("snapferry index segment, format 0")
+    magic("snapferry index segment, format 1")
 }
 
 /// The first 16 bytes of an id.

@@ -63,7 +63,7 @@ impl Key {
 
 /// What a table begins with.
 pub(super) fn table_magic() -> [u8; 8] {
-    magic("snapferry index table, format 0")
+    magic("snapferry index table, format 1")
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

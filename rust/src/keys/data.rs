@@ -8,7 +8,7 @@ use super::{Key, Keyring, random};
 use crate::cipher::Suite;
 use crate::error::{Error, Result};
 
-const CONTEXT: &str = "snapferry format 0: key of one data pack";
+const CONTEXT: &str = "snapferry format 1: key of one data pack";
 
 /// How the key of a new data pack is drawn.
 pub(crate) enum DataKey {

@@ -22,7 +22,7 @@ pub const MAX_EPOCHS: usize = 512;
 
 impl EpochTag {
     fn of(number: u32, public: &Public) -> Self {
-        let hash = blake3::derive_key("snapferry format 0: print of an epoch", public);
+        let hash = blake3::derive_key("snapferry format 1: print of an epoch", public);
         let mut print = [0; 12];
         print.copy_from_slice(&hash[..12]);
         Self { number, print }
@@ -66,9 +66,9 @@ impl Epoch {
 
     pub(super) fn new(number: u32, secret: Key) -> Result<Self> {
         let derive = |context: &str| Zeroizing::new(blake3::derive_key(context, secret.as_slice()));
-        let private = derive("snapferry format 0: data packs sealed to the epoch");
+        let private = derive("snapferry format 1: data packs sealed to the epoch");
         let public = public_of(&private)?;
-        let shared = derive("snapferry format 0: data packs of the epoch");
+        let shared = derive("snapferry format 1: data packs of the epoch");
         Ok(Self { tag: EpochTag::of(number, &public), shared, private, public, secret })
     }
 }

@@ -143,12 +143,12 @@ impl Keyring {
         }
         Ok(Self {
             repository: repository_id(&authority),
-            block_id: derive("snapferry format 0: block ids"),
-            page_id: derive("snapferry format 0: page ids"),
-            manifest: derive("snapferry format 0: manifest packs"),
-            footer: derive("snapferry format 0: pack footers"),
-            object: derive("snapferry format 0: small objects"),
-            signer: signing_key(&derive("snapferry format 0: seed of the signing key"))?,
+            block_id: derive("snapferry format 1: block ids"),
+            page_id: derive("snapferry format 1: page ids"),
+            manifest: derive("snapferry format 1: manifest packs"),
+            footer: derive("snapferry format 1: pack footers"),
+            object: derive("snapferry format 1: small objects"),
+            signer: signing_key(&derive("snapferry format 1: seed of the signing key"))?,
             metadata,
             authority,
             owner,

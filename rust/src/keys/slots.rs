@@ -46,8 +46,8 @@ use crate::bytes::{Reader, magic};
 use crate::cipher::{Suite, TAG};
 use crate::error::{Error, Result, damaged};
 
-pub(super) const MAGIC: &str = "snapferry key slot, format 0";
-pub(super) const CONTEXT: &str = "snapferry format 0: key slot";
+pub(super) const MAGIC: &str = "snapferry key slot, format 1";
+pub(super) const CONTEXT: &str = "snapferry format 1: key slot";
 pub(super) const FIXED: usize = 176;
 pub(super) const ENDORSED: std::ops::Range<usize> = 12..132;
 const SIGNATURE: usize = 64;
@@ -133,7 +133,7 @@ pub struct Contents {
 
 /// The repository's id, of its authority.
 pub fn repository_id(authority: &Public) -> [u8; 16] {
-    let hash = blake3::derive_key("snapferry format 0: repository id", authority);
+    let hash = blake3::derive_key("snapferry format 1: repository id", authority);
     let mut id = [0; 16];
     id.copy_from_slice(&hash[..16]);
     id

@@ -79,13 +79,13 @@ impl Secret<'_> {
     pub(super) fn stretched(self, salt: &[u8; 16], stretch: Stretch) -> Result<Key> {
         match self {
             Self::KeyFile(secret) => {
-                let key = Zeroizing::new(blake3::derive_key("snapferry format 0: key file", long(secret)?));
+                let key = Zeroizing::new(blake3::derive_key("snapferry format 1: key file", long(secret)?));
                 Ok(subkey(&key, &[salt]))
             }
             Self::Passphrase([]) => Err(Error::Usage("an empty passphrase protects nothing".into())),
             Self::Passphrase(passphrase) => {
                 let key = stretch.apply(passphrase, salt)?;
-                Ok(Zeroizing::new(blake3::derive_key("snapferry format 0: passphrase", key.as_slice())))
+                Ok(Zeroizing::new(blake3::derive_key("snapferry format 1: passphrase", key.as_slice())))
             }
         }
     }
@@ -93,7 +93,7 @@ impl Secret<'_> {
 
 /// The private key of a host whose slots are made from its public half alone.
 pub(super) fn host_private(secret: &[u8]) -> Result<Key> {
-    Ok(Zeroizing::new(blake3::derive_key("snapferry format 0: private key of a host", long(secret)?)))
+    Ok(Zeroizing::new(blake3::derive_key("snapferry format 1: private key of a host", long(secret)?)))
 }
 
 fn long(secret: &[u8]) -> Result<&[u8]> {

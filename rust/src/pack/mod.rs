@@ -104,17 +104,17 @@ impl Place {
 }
 
 fn header_magic() -> [u8; 8] {
-    magic("snapferry pack, format 0")
+    magic("snapferry pack, format 1")
 }
 
 fn record_magic() -> [u8; 4] {
     let mut out = [0; 4];
-    out.copy_from_slice(&magic("snapferry record, format 0")[..4]);
+    out.copy_from_slice(&magic("snapferry record, format 1")[..4]);
     out
 }
 
 fn trailer_magic() -> [u8; 8] {
-    magic("snapferry pack trailer, format 0")
+    magic("snapferry pack trailer, format 1")
 }
 
 /// What a pack's header says, before any key has proven it.

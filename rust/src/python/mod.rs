@@ -100,7 +100,7 @@ fn split_ids(bytes: &[u8]) -> Result<impl Iterator<Item = Id> + '_, Error> {
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    module.add("FORMAT_VERSION", 0)?;
+    module.add("FORMAT_VERSION", 1)?;
     module.add("PACK_HEADER_LENGTH", crate::pack::HEADER)?;
     module.add("MAX_PACK_LENGTH", crate::pack::MAX_PACK)?;
     module.add("RECORD_OVERHEAD", crate::pack::OVERHEAD)?;
