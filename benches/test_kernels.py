@@ -128,14 +128,14 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, list[
 
 def test_open_an_index(benchmark: BenchmarkFixture, folded: tuple[Path, bytes, list[bytes]]) -> None:
     """2048 entries; as long for any number (see ``scale/``)."""
-    assert benchmark(lambda: _core.Index().open(str(folded[0]), folded[1])) == b""
+    assert benchmark(lambda: _core.Index().open(str(folded[0]), folded[1], whole=True)) == b""
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 def test_look_up(benchmark: BenchmarkFixture, folded: tuple[Path, bytes, list[bytes]], known: bool) -> None:
     """2048 look-ups."""
     index = _core.Index()
-    index.open(str(folded[0]), folded[1])
+    index.open(str(folded[0]), folded[1], whole=True)
     index.declare_usable(index.packs_of(folded[1]))
     ids = folded[2] if known else [os.urandom(32) for _ in folded[2]]
     found = benchmark(lambda: sum(index.find(block) is not None for block in ids))

@@ -203,11 +203,14 @@ class Index:
     """
 
     def __new__(cls) -> Index: ...
-    def open(self, directory: str, wanted: Buffer) -> bytes:
-        """Maps what was folded in ``directory``. Of its segments only the ``wanted`` count; returns those of them that are not in it."""
+    def open(self, directory: str, wanted: Buffer, whole: bool) -> bytes:
+        """Maps what was folded in ``directory``. Of its segments only the ``wanted`` count; returns those of them that are not in it.
+
+        A fold drops the others only if these are the ``whole`` of what any destination lists.
+        """
     @property
     def files(self) -> list[str]:
-        """Names of the files in that directory that were opened or made. Others belong to nobody, but for those being written."""
+        """Names of the files in that directory that count. Others belong to nobody, but for those being written."""
     @property
     def crowded(self) -> bool:
         """Whether so much is in memory that it should be folded (see ``Fold``)."""

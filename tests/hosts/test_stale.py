@@ -73,7 +73,7 @@ async def test_cached_segments_of_packs_that_are_gone_make_nothing_known(make_la
     for store in lab.stores.values() if left else ():
         store.update(segments)
     assert cached
-    assert _core.Index().open(str(cache), cached) == b""  # The cache has them all: they are what must not be believed.
+    assert _core.Index().open(str(cache), cached, whole=True) == b""  # The cache has them all: they are what must not be believed.
     again = await export(stale, OTHER, "w")
     assert again.blocks_new == own.blocks_new
     await check(lab, {kept.id: DATA, again.id: OTHER})

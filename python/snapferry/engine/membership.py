@@ -82,7 +82,8 @@ class Membership:
 
             tools = make_tools(members.keyring, config.engine.threads, config.engine.memory, board, renew_keys)
             stack.callback(tools.threads.close)
-            cache = IndexCache(config.repository.cache_dir / members.repository_id / "index", members.keyring, tools.threads)
+            places = [destination.name for destination in config.destinations]
+            cache = IndexCache(config.repository.cache_dir / members.repository_id / "index", members.keyring, tools.threads, places)
             return cls(config, members, tools, cache, limits, stack.pop_all())
         raise AssertionError("unreachable")
 

@@ -69,10 +69,12 @@ class IndexCache:
 
     Arguments:
         directory: where it lies; made when it is needed.
+        places: the names of all destinations. Who has asked fewer of them drops nothing of what the others may list.
     """
 
-    def __init__(self, directory: Path, keyring: _core.Keyring, threads: Threads) -> None:
+    def __init__(self, directory: Path, keyring: _core.Keyring, threads: Threads, places: Iterable[str]) -> None:
         self._directory = directory
+        self._places = frozenset(places)
         self._keyring = keyring
         self._threads = threads
         self._full = False
@@ -100,15 +102,24 @@ class IndexCache:
         return loaded
 
     async def _verify(self, index: _core.Index) -> None:
-        number = 0
-        while await self._threads.run(index.verify, number):
+        number, more = 0, True
+        while more:
+            # All of them: each one that is damaged is removed when that is found, so that the next load is whole.
+            try:
+                more = await self._threads.run(index.verify, number)
+            except _core.DamagedError:
+                more = number < len(index.files)
+                if not more:
+                    raise
             number += 1
 
     async def _load(self, replicas: Mapping[str, Destination], presence: Presence) -> LoadedIndex:
-        segments = dict(zip(replicas, await together(_list_segments(destination) for destination in replicas.values()), strict=True))
+        listed = dict(zip(replicas, await together(_list_segments(destination) for destination in replicas.values()), strict=True))
+        segments = {name: found or {} for name, found in listed.items()}
+        whole = {name for name, found in listed.items() if found is not None} >= self._places
         loaded = LoadedIndex(_core.Index(), segments)
-        wanted = {segment for listed in segments.values() for segment in listed}
-        missing = [segment.hex() for segment in split(await self._threads.run(self._open, loaded.index, wanted))]
+        wanted = {segment for found in segments.values() for segment in found}
+        missing = [segment.hex() for segment in split(await self._threads.run(self._open, loaded.index, wanted, whole))]
         for start in range(0, len(missing), _AT_ONCE):
             await together(self._add_segment(loaded, segment, replicas) for segment in missing[start : start + _AT_ONCE])
             await self.fold(loaded.index)
@@ -141,7 +152,7 @@ class IndexCache:
         while True:
             with self._usable(), self._changing() as alone:
                 if alone:
-                    await self._threads.run(self._tidy, None)
+                    await self._threads.run(self._remove, self._others({_LOCK}))
                     return
             if not said:
                 logger.warning("waiting for another process that changes %s", self._directory)
@@ -153,11 +164,11 @@ class IndexCache:
         """Whether this is the only one that changes the directory for as long as the block runs. A kill lets go of it."""
         lock = os.open(self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except BlockingIOError:
-            alone = False
-        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                alone = True
+            except BlockingIOError:
+                alone = False
             yield alone
         finally:
             os.close(lock)
@@ -182,12 +193,12 @@ class IndexCache:
                 error.strerror,
             )
 
-    def _open(self, index: _core.Index, wanted: set[str]) -> bytes:
+    def _open(self, index: _core.Index, wanted: set[str], whole: bool) -> bytes:
         with self._usable():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._full = False
-        missing = index.open(str(self._directory), join(wanted))
-        self._tidy(index)
+        missing = index.open(str(self._directory), join(wanted), whole)
+        self._tidy({*index.files, _CURRENT, _LOCK})
         return missing
 
     async def _add_segment(self, loaded: LoadedIndex, segment: str, replicas: Mapping[str, Destination]) -> None:
@@ -255,15 +266,29 @@ class IndexCache:
                 raise
             loaded.made[segment.id] = path
 
-    def _tidy(self, index: _core.Index | None) -> None:
-        """Removes all but the lock; or what is not of ``index``, nor young: then another process may just be about to make it count."""
-        kept = {_LOCK} if index is None else {*index.files, _CURRENT, _LOCK}
+    def _tidy(self, kept: set[str]) -> None:
+        """Removes what is old and does not count: left by a process that was killed, or by one that folded a directory that was cleared."""
+        if self._others(kept, older_than=_YOUNG_SECONDS):
+            with self._as_far_as_there_is_room(), self._changing() as alone:
+                # What somebody made count just now may be old too, if that took long.
+                current = self._directory / _CURRENT
+                counts = current.read_text(errors="replace").splitlines()[1:-1] if current.exists() else []
+                if alone and kept.issuperset(counts):
+                    self._remove(self._others(kept, older_than=_YOUNG_SECONDS))
+
+    def _others(self, kept: set[str], older_than: float = 0.0) -> list[str]:
+        found = []
         with self._usable():
-            for entry in os.scandir(self._directory) if self._directory.exists() else ():
-                if entry.name not in kept:
-                    with contextlib.suppress(OSError):
-                        if index is None or time.time() - entry.stat().st_mtime > _YOUNG_SECONDS:
-                            os.unlink(entry.path)
+            for entry in os.scandir(self._directory):
+                with contextlib.suppress(OSError):
+                    if entry.name not in kept and time.time() - entry.stat().st_mtime >= older_than:
+                        found.append(entry.path)
+        return found
+
+    def _remove(self, paths: list[str]) -> None:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 def join(segments: Iterable[str]) -> bytes:
@@ -319,7 +344,7 @@ async def add_whole_pack(
         raise ObjectDamaged(f"{key}: {error}", destination.name) from error
 
 
-async def _list_segments(destination: Destination) -> dict[str, int]:
+async def _list_segments(destination: Destination) -> dict[str, int] | None:
     segments: dict[str, int] = {}
     try:
         async for info in destination.list(names.INDEX):
@@ -327,5 +352,5 @@ async def _list_segments(destination: Destination) -> dict[str, int]:
             if segment is not None:
                 segments[segment] = info.size
     except DestinationError:
-        return {}  # What only it has is made up for by reading packs; whether it can be used is decided elsewhere.
+        return None  # What only it has is made up for by reading packs; whether it can be used is decided elsewhere.
     return segments

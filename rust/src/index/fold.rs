@@ -31,6 +31,8 @@ pub struct Fold {
     sorts: bool,
     /// Files that stay as they are: tables, and bundles without one.
     kept: Vec<String>,
+    /// So many tables stay, those included that are mapped here alone.
+    levels: usize,
     /// Bundles that had no table and get one.
     unsorted: Vec<String>,
     loose: Vec<Arc<Loose>>,
@@ -46,26 +48,32 @@ impl Fold {
     /// Begins to fold what is loose now, upon what `directory` holds now. With a table if `last`, or if much is without one.
     /// None if there is nothing to do. One at a time in a directory.
     pub fn begin(index: &Arc<Index>, directory: &Path, shape: Shape, last: bool) -> Result<Option<Self>> {
-        index.adopt(directory);
-        index.with_state(|layers, recent| {
+        index.adopt(directory, shape.unsorted);
+        index.with_state(|layers, recent, whole| {
             let loose: Vec<Arc<Loose>> = recent.loose().cloned().collect();
             // What another fold left out is only mapped here, and is to be written anew.
             let is_there = |laid: &Laid| directory.join(bundle_file(&laid.bundle.name)).exists();
-            let sorts = last || recent.entries() >= shape.unsorted || !recent.bundles().iter().all(is_there);
-            if loose.is_empty() && (recent.bundles().is_empty() || !sorts) {
+            let left_out =
+                layers.levels.iter().any(|level| level.left_out) || !recent.bundles().iter().all(is_there);
+            let sorts = last || recent.entries() >= shape.unsorted || left_out;
+            if loose.is_empty() && !left_out && (recent.bundles().is_empty() || !sorts) {
                 return Ok(None);
             }
-            let taken = if sorts { taken_in(&layers.levels, recent.entries(), shape) } else { 0 };
+            let taken = if sorts { taken_in(&layers.levels, recent.entries(), shape, whole) } else { 0 };
             let (kept, taken) = layers.levels.split_at(layers.levels.len() - taken);
-            let mut plan = Plan::new(shape.bundle);
+            let mut plan = Plan::new(shape.bundle, whole);
             for level in taken {
-                plan.level(directory, level)?;
+                plan.level(level, is_there)?;
             }
-            let mut files: Vec<String> = kept.iter().map(|level| level.table.name.clone()).collect();
+            let staying = kept.iter().filter(|level| !level.left_out);
+            let mut files: Vec<String> = staying.map(|level| level.table.name.clone()).collect();
             let mut unsorted: Vec<String> =
                 recent.bundles().iter().map(|laid| bundle_file(&laid.bundle.name)).collect();
             if sorts {
-                recent.bundles().iter().for_each(|laid| plan.bundle(laid, true, is_there(laid), |_, _| ()));
+                recent
+                    .bundles()
+                    .iter()
+                    .try_for_each(|laid| plan.bundle(laid, true, is_there(laid), |_, _| ()))?;
             } else {
                 files.append(&mut unsorted);
             }
@@ -75,6 +83,7 @@ impl Fold {
                 directory: directory.to_owned(),
                 sorts,
                 kept: files,
+                levels: kept.len(),
                 unsorted,
                 loose,
                 merged: plan.merged,
@@ -178,12 +187,11 @@ impl Fold {
         self.made.push(self.directory.join(&name));
         let table = Table::open(&self.directory, &name)?;
         let bundles = self.outputs.iter().map(|output| self.laid(output)).collect::<Result<Vec<_>>>()?;
-        let tables = self.kept.len();
         self.kept.push(name);
         let text = write_current(&self.directory, &self.kept)?;
         self.made.clear();
         let level = Level::new(table, bundles.into_iter().map(Some).collect());
-        self.index.install(text, tables, level, &self.loose);
+        self.index.install(text, self.levels, level, &self.loose);
         self.remove_old();
         Ok(())
     }
@@ -200,9 +208,10 @@ impl Fold {
     fn laid(&self, output: &Output) -> Result<Laid> {
         match (output, output.named()) {
             (Output::Kept { laid, .. }, _) => Ok(laid.clone()),
-            (_, Some(named)) => {
+            (Output::Made { from, .. }, Some(named)) => {
                 let mut laid = Laid::new(Arc::new(Bundle::open(&self.directory, named.name)?));
-                laid.settle(|_| true);
+                let mut live = from.iter().map(From::is_live);
+                laid.settle(|_| live.next().unwrap_or(false));
                 Ok(laid)
             }
             _ => Err(Error::Usage("a bundle that was not made".into())),
@@ -213,8 +222,9 @@ impl Fold {
     fn remove_old(&self) {
         let stays: Vec<String> =
             self.outputs.iter().filter_map(Output::named).map(|it| bundle_file(&it.name)).collect();
-        let tables = self.merged.iter().map(|it| it.table.name.clone());
-        let of_tables = self.merged.iter().flat_map(|it| &it.table.bundles).map(|it| bundle_file(&it.name));
+        let merged = || self.merged.iter().filter(|it| !it.left_out);
+        let tables = merged().map(|it| it.table.name.clone());
+        let of_tables = merged().flat_map(|it| &it.table.bundles).map(|it| bundle_file(&it.name));
         let unsorted = self.unsorted.iter().cloned();
         for name in tables.chain(of_tables).chain(unsorted).filter(|name| !stays.contains(name)) {
             let _ = std::fs::remove_file(self.directory.join(name));

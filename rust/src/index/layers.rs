@@ -79,6 +79,16 @@ impl Laid {
         self.bundle.place(number, wanted, |pack| self.counts(pack))
     }
 
+    /// All its segments, and which of them count.
+    pub fn parts(&self) -> impl Iterator<Item = (&super::bundle::Part, bool)> {
+        self.bundle.parts.iter().zip(self.live.iter().copied())
+    }
+
+    /// Whether segments that count are in it, and it was found damaged.
+    pub fn is_lost(&self) -> bool {
+        self.bundle.is_bad() && self.live.contains(&true)
+    }
+
     /// Its segments that count; none once it was found damaged.
     pub fn live_parts(&self) -> impl Iterator<Item = &super::bundle::Part> {
         let good = !self.bundle.is_bad();
@@ -93,12 +103,14 @@ impl Laid {
 
 /// A table and its bundles.
 pub struct Level {
-    /// What a look-up asks first.
-    pub table: Table,
+    /// What a look-up asks first; shared with whoever folds it.
+    pub table: Arc<Table>,
     /// None for one that is missing or damaged: what it held is not found.
     pub bundles: Vec<Option<Laid>>,
     /// The first number of each bundle.
     pub firsts: Vec<usize>,
+    /// Whether `current` names it no more: somebody else left it out, and it is mapped here alone.
+    pub left_out: bool,
 }
 
 impl Level {
@@ -110,7 +122,7 @@ impl Level {
             firsts.push(next);
             next += named.entries as usize;
         }
-        Self { table, bundles, firsts }
+        Self { table: Arc::new(table), bundles, firsts, left_out: false }
     }
 
     fn place(&self, number: usize, wanted: &Prefix) -> Option<Place> {
@@ -240,6 +252,11 @@ pub fn read_current(directory: &Path) -> String {
 /// The files of that kind that it names.
 fn names<'a>(text: &'a str, kind: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines().skip(1).filter(move |line| line.starts_with(kind))
+}
+
+/// All the files that it names.
+pub fn all_names(text: &str) -> impl Iterator<Item = &str> {
+    names(text, "table-").chain(names(text, "bundle-"))
 }
 
 /// Makes `current` name these files. Not synced: an older one names files that are gone, a torn one nothing, and both are made

@@ -64,6 +64,8 @@ struct Inner {
     added: Vec<Id>,
     /// Whether segments that counted went with a damaged file: what is not found may be in them.
     lost: bool,
+    /// Whether what is wanted is all that any destination lists.
+    whole: bool,
 }
 
 impl Inner {
@@ -94,8 +96,9 @@ impl Index {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens what was folded in that directory; returns those of the wanted segments that are not in it, in order.
-    pub fn open(&self, directory: &Path, wanted: IdSet) -> Vec<Id> {
+    /// Opens what was folded in that directory; returns those of the wanted segments that are not in it, in order. If these are the
+    /// `whole` of what counts anywhere, a fold may drop the others.
+    pub fn open(&self, directory: &Path, wanted: IdSet, whole: bool) -> Vec<Id> {
         let (mut layers, unsorted, seen) = layers::open(directory, &wanted);
         let mut missing: Vec<Id> = wanted.iter().filter(|id| !seen.contains(*id)).copied().collect();
         missing.sort_unstable();
@@ -104,22 +107,25 @@ impl Index {
         let mut inner = self.write();
         layers.mark(&inner.usable);
         recent.mark(&inner.usable);
-        (inner.layers, inner.recent, inner.wanted, inner.lost) = (layers, recent, wanted, false);
+        (inner.layers, inner.recent, inner.wanted) = (layers, recent, wanted);
+        (inner.lost, inner.whole) = (false, whole);
         missing
     }
 
-    /// The files that were opened or made.
+    /// The files that count, whether or not they could be opened.
     pub fn files(&self) -> Vec<String> {
         let inner = self.read();
-        let tables = inner.layers.levels.iter().map(|level| level.table.name.clone());
-        tables.chain(inner.laid().map(|laid| bundle_file(&laid.bundle.name))).collect()
+        let named = layers::all_names(&inner.layers.text).map(str::to_owned);
+        let of_tables = inner.layers.levels.iter().flat_map(|level| &level.table.bundles);
+        named.chain(of_tables.map(|it| bundle_file(&it.name))).collect()
     }
 
     /// Opens it again if somebody else has folded since, or something in it was found damaged and removed.
     ///
-    /// Who folded may have left out what only this index wants. That stays, in the bundles that are mapped; what was in damaged ones is
-    /// lost until all is opened anew.
-    fn adopt(&self, directory: &Path) {
+    /// Who folded may have left out what only this index wants. That stays, as it is mapped: a table with its bundles; of those whose table is
+    /// damaged the newest, as many entries as can be found without one, which is `unsorted`. What was in other bundles, or in damaged
+    /// ones, is lost until all is opened anew.
+    fn adopt(&self, directory: &Path, unsorted: usize) {
         let inner = self.read();
         if !inner.is_bad() && layers::read_current(directory) == inner.layers.text {
             return;
@@ -127,27 +133,46 @@ impl Index {
         drop(inner);
         let mut inner = self.write();
         let inner = &mut *inner;
-        let (mut layers, unsorted, seen) = layers::open(directory, &inner.wanted);
+        let (mut layers, newest, seen) = layers::open(directory, &inner.wanted);
         layers.mark(&inner.usable);
         let loose: IdSet = inner.recent.loose().map(|loose| loose.id).collect();
+        let lost = &mut inner.lost;
+        let mut stays = |laid: &mut Laid| {
+            let wanted = laid.narrow(|id| !seen.contains(id) && !loose.contains(id));
+            *lost |= laid.is_lost();
+            wanted && !laid.bundle.is_bad()
+        };
         let mut bundles = Vec::new();
-        for mut laid in inner.laid().cloned().collect::<Vec<_>>() {
-            if laid.narrow(|id| !seen.contains(id) && !loose.contains(id)) {
-                match laid.bundle.is_bad() {
-                    true => inner.lost = true,
-                    false => bundles.push(laid),
-                }
+        for mut level in std::mem::take(&mut inner.layers.levels) {
+            level
+                .bundles
+                .iter_mut()
+                .for_each(|laid| *laid = laid.take().and_then(|mut it| stays(&mut it).then_some(it)));
+            match level.table.is_bad() {
+                true => bundles.extend(level.bundles.into_iter().flatten()),
+                false if level.laid().next().is_none() => (),
+                false => layers.levels.push(Level { left_out: true, ..level }),
             }
         }
-        bundles.extend(unsorted);
+        bundles.extend(
+            inner.recent.bundles().iter().cloned().filter_map(|mut laid| stays(&mut laid).then_some(laid)),
+        );
+        let mut entries = 0;
+        let room = bundles.iter().rev().take_while(|laid| {
+            entries += laid.bundle.entries;
+            entries <= unsorted
+        });
+        let without_room = bundles.len() - room.count();
+        inner.lost |= bundles.drain(..without_room).count() > 0;
+        bundles.extend(newest);
         inner.layers = layers;
         inner.recent.reset(bundles, |id| seen.contains(id));
         inner.recent.mark(&inner.usable);
     }
 
-    fn with_state<T>(&self, look: impl FnOnce(&Layers, &Recent) -> T) -> T {
+    fn with_state<T>(&self, look: impl FnOnce(&Layers, &Recent, bool) -> T) -> T {
         let inner = self.read();
-        look(&inner.layers, &inner.recent)
+        look(&inner.layers, &inner.recent, inner.whole)
     }
 
     /// Puts bundles, which no table finds, in the place of the loose segments that are in them.
@@ -373,5 +398,7 @@ impl Index {
     }
 }
 
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! What a fold will make: which tables it takes in, which bundles stay and which are written anew, and how numbers change.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::bundle::{Bundle, Part, Source};
@@ -9,7 +8,7 @@ use super::layers::{Laid, Level};
 use super::recent::Loose;
 use super::table::{Named, Table};
 use crate::bytes::Id;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged};
 
 /// How large what is folded becomes.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +35,7 @@ pub enum From {
     /// From memory.
     Loose(Arc<Loose>),
     /// From another bundle.
-    Bundled { bundle: Arc<Bundle>, part: Part, fresh: bool },
+    Bundled { bundle: Arc<Bundle>, part: Part, live: bool, fresh: bool },
 }
 
 impl From {
@@ -55,6 +54,11 @@ impl From {
             Self::Loose(loose) => (loose.id, loose.segment.pack_count(), loose.segment.entries),
             Self::Bundled { part, .. } => (part.id, part.packs.len(), part.entries.len()),
         }
+    }
+
+    /// Whether it counts, and does not only go along.
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Loose(_) | Self::Bundled { live: true, .. })
     }
 
     /// Whether no table finds it yet.
@@ -100,10 +104,12 @@ pub struct Piece {
 
 /// An old table, and how its numbers change.
 pub struct Merged {
-    /// Mapped for this fold alone.
-    pub table: Table,
+    /// As the index has it.
+    pub table: Arc<Table>,
     /// In the order of the old numbers; those in none are dropped.
     pub pieces: Vec<Piece>,
+    /// Its files belong to whoever has left it out.
+    pub left_out: bool,
 }
 
 impl Merged {
@@ -119,15 +125,15 @@ impl Merged {
     }
 }
 
-/// How many of the newest tables are taken in: until an older one is much larger than all that would be merged; and one half of
-/// whose entries no longer count.
-pub fn taken_in(levels: &[Level], fresh: usize, shape: Shape) -> usize {
+/// How many of the newest tables are taken in: until an older one is much larger than all that would be merged; and, seen as a
+/// `whole`, one half of whose entries no longer count. What others left out is always taken in.
+pub fn taken_in(levels: &[Level], fresh: usize, shape: Shape, whole: bool) -> usize {
     let mut all = fresh;
     let mut count = 0;
     for level in levels.iter().rev() {
         let entries = level.table.entries;
-        let live: usize = level.laid().map(Laid::live_entries).sum();
-        let large = entries >= shape.ratio * all.max(shape.small) && live * 2 >= entries;
+        let counts = || level.laid().map(Laid::live_entries).sum::<usize>() * 2 >= entries;
+        let large = entries >= shape.ratio * all.max(shape.small) && (!whole || counts()) && !level.left_out;
         if large || all + entries > u32::MAX as usize {
             break;
         }
@@ -145,20 +151,22 @@ pub struct Plan {
     pub merged: Vec<Merged>,
     entries: usize,
     most: usize,
+    whole: bool,
 }
 
 impl Plan {
-    /// Nothing yet; no bundle is to be made of more than so many entries.
-    pub fn new(most: usize) -> Self {
-        Self { outputs: Vec::new(), merged: Vec::new(), entries: 0, most }
+    /// Nothing yet; no bundle is to be made of more than so many entries. What does not count is dropped only if all are `whole`: who has
+    /// asked a part of the destinations does not know what the others list.
+    pub fn new(most: usize, whole: bool) -> Self {
+        Self { outputs: Vec::new(), merged: Vec::new(), entries: 0, most, whole }
     }
 
-    /// Takes in a table.
-    pub fn level(&mut self, directory: &Path, level: &Level) -> Result<()> {
+    /// Takes in a table; `is_there` says which of its bundles still have their file.
+    pub fn level(&mut self, level: &Level, is_there: impl Fn(&Laid) -> bool) -> Result<()> {
         let mut pieces: Vec<Piece> = Vec::new();
         for (laid, first) in level.bundles.iter().zip(&level.firsts) {
-            let Some(laid) = laid.as_ref().filter(|laid| !laid.bundle.is_bad()) else { continue };
-            self.bundle(laid, false, true, |range, to| {
+            let Some(laid) = laid else { continue };
+            self.bundle(laid, false, !level.left_out || is_there(laid), |range, to| {
                 let (from, until) = (first + range.start, first + range.end);
                 match pieces.last_mut() {
                     Some(last) if last.until == from && last.to + (last.until - last.from) == to => {
@@ -166,32 +174,38 @@ impl Plan {
                     }
                     _ => pieces.push(Piece { from, until, to }),
                 }
-            });
+            })?;
         }
-        let table = Table::open(directory, &level.table.name)?;
-        self.merged.push(Merged { table, pieces });
+        self.merged.push(Merged { table: level.table.clone(), pieces, left_out: level.left_out });
         Ok(())
     }
 
     /// A bundle that may stays, unless it is small or a quarter of it no longer counts: it is written anew then, with what comes after it.
+    /// `Damaged` where that would forget what counts.
     pub fn bundle(
         &mut self,
         laid: &Laid,
         fresh: bool,
         may_stay: bool,
         mut numbered: impl FnMut(Range<usize>, usize),
-    ) {
+    ) -> Result<()> {
+        if laid.bundle.is_bad() {
+            return if laid.is_lost() { damaged("a bundle of the index cache is damaged") } else { Ok(()) };
+        }
         let entries = laid.bundle.entries;
-        if may_stay && laid.live_entries() * 4 >= entries * 3 && entries * 4 >= self.most {
+        let staying = if self.whole { laid.live_entries() } else { entries };
+        if may_stay && staying * 4 >= entries * 3 && entries * 4 >= self.most {
             numbered(0..entries, self.entries);
             self.entries += entries;
             self.outputs.push(Output::Kept { laid: laid.clone(), fresh });
-            return;
+            return Ok(());
         }
-        for part in laid.live_parts() {
+        let whole = self.whole;
+        for (part, live) in laid.parts().filter(|(_, live)| *live || !whole) {
             numbered(part.entries.clone(), self.entries);
-            self.put(From::Bundled { bundle: laid.bundle.clone(), part: part.clone(), fresh });
+            self.put(From::Bundled { bundle: laid.bundle.clone(), part: part.clone(), live, fresh });
         }
+        Ok(())
     }
 
     /// Puts a segment into the last bundle that is being made, if there is room.

@@ -19,7 +19,7 @@ use std::path::Path;
 use super::pages::{LARGE, Pages};
 use super::segment::Prefix;
 use crate::bytes::{Reader, hex, magic};
-use crate::error::{Error, Result, damaged};
+use crate::error::{Error, Result};
 use crate::outside::Mapped;
 
 /// Bytes before the names of bundles.
@@ -181,12 +181,14 @@ impl Table {
     /// The entries of the keys with the same first 16 bits, in order: the other bits that are held, and the number. What is read here goes
     /// into another table: it is checked.
     pub fn group(&self, group: usize) -> Result<impl Iterator<Item = u64> + '_> {
-        let value = |group: usize| self.before(group << (self.bits - MIN_BITS));
-        let (from, until) = (value(group), value(group + 1));
-        let length = until.saturating_sub(from) * ENTRY;
-        let Some(bytes) = self.pages.get(self.entries_at + from * ENTRY, length) else {
-            return damaged(format!("{} of the index cache is damaged", self.name));
+        let bad = || Error::Damaged(format!("{} of the index cache is damaged", self.name));
+        let value = |group: usize| {
+            let at = self.fanout_at + (group << (self.bits - MIN_BITS)) * 4;
+            self.pages.get(at, 4).map(|bytes| (u32_at(bytes, 0) as usize).min(self.entries))
         };
+        let (from, until) = (value(group).ok_or_else(bad)?, value(group + 1).ok_or_else(bad)?);
+        let length = until.saturating_sub(from) * ENTRY;
+        let bytes = self.pages.get(self.entries_at + from * ENTRY, length).ok_or_else(bad)?;
         Ok(bytes.chunks_exact(ENTRY).map(|entry| {
             let mut out = [0; ENTRY];
             out.copy_from_slice(entry);

@@ -45,8 +45,8 @@ enum Act {
     Declare(HashSet<u16>),
     /// Another process begins, and finds that some segments (every so many) are listed no more.
     Reopen(usize),
-    /// Another process folds in the same directory; it wants all segments but every so manieth.
-    FoldElsewhere(usize),
+    /// Another process folds in the same directory; it wants all segments but every so manieth, and takes them for all or not.
+    FoldElsewhere(usize, bool),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -59,7 +59,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0usize..5).prop_map(Act::Stop),
         2 => prop::collection::hash_set(0u16..40, 0..40).prop_map(Act::Declare),
         2 => (2usize..9).prop_map(Act::Reopen),
-        3 => prop_oneof![Just(usize::MAX), 2usize..4].prop_map(Act::FoldElsewhere),
+        3 => (prop_oneof![Just(usize::MAX), 2usize..4], any::<bool>()).prop_map(|(but, whole)| Act::FoldElsewhere(but, whole)),
     ]
 }
 
@@ -157,13 +157,13 @@ impl Twins {
                 self.index.declare_usable(self.usable.iter().copied().collect());
             }
             Act::Reopen(gone) => self.reopen(*gone),
-            Act::FoldElsewhere(but) => {
+            Act::FoldElsewhere(but, whole) => {
                 self.take_added();
                 let other = Arc::new(Index::default());
                 let wanted = |at: &usize| (at + 1) % but != 0;
                 let wanted: IdSet = (0..self.said.len()).filter(wanted).map(|at| self.said[at].id).collect();
                 // It fetches every other one of those that are not there.
-                for missing in other.open(self.directory.path(), wanted).iter().step_by(2) {
+                for missing in other.open(self.directory.path(), wanted, *whole).iter().step_by(2) {
                     let said = self.said.iter().find(|said| said.id == *missing).unwrap();
                     other.add_segment(*missing, said.plain.clone().unwrap()).unwrap();
                 }
@@ -190,7 +190,7 @@ impl Twins {
         });
         self.index = Arc::default();
         let wanted: IdSet = self.said.iter().map(|said| said.id).collect();
-        let missing = self.index.open(self.directory.path(), wanted);
+        let missing = self.index.open(self.directory.path(), wanted, true);
         for id in &missing {
             let at = self.said.iter().position(|said| said.id == *id).unwrap();
             let said = self.said.remove(at);
@@ -260,7 +260,7 @@ proptest! {
     fn finds_what_a_walk_over_all_segments_finds(acts in prop::collection::vec(act(), 1..30)) {
         let mut twins = Twins::new();
         // Who adopts another's fold may order segments that were added side by side in another way.
-        let exactly = !acts.iter().any(|act| matches!(act, Act::FoldElsewhere(_)));
+        let exactly = !acts.iter().any(|act| matches!(act, Act::FoldElsewhere(..)));
         for act in &acts {
             twins.act(act);
             twins.compare(exactly);
@@ -282,7 +282,7 @@ proptest! {
         twins.reopen(usize::MAX);
         fold(&twins.index, twins.directory.path(), true, usize::MAX);
         let files = std::fs::read_dir(twins.directory.path()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
-        let (tables, bundles) = twins.index.with_state(|layers, _| (layers.levels.len(), layers.laid().count()));
+        let (tables, bundles) = twins.index.with_state(|layers, _, _| (layers.levels.len(), layers.laid().count()));
         prop_assert_eq!(files.filter(|name| name != "current").count(), tables + bundles);
         prop_assert!(tables <= 8, "{} tables", tables);
     }
@@ -307,7 +307,7 @@ proptest! {
 
         let index = Index::default();
         index.declare_usable(twins.usable.iter().copied().collect());
-        index.open(twins.directory.path(), twins.said.iter().map(|said| said.id).collect());
+        index.open(twins.directory.path(), twins.said.iter().map(|said| said.id).collect(), true);
         for block in 0..BLOCKS {
             let found = index.find(&id(block));
             prop_assert!(found.is_none() || found == twins.naive(block, None));

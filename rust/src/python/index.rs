@@ -55,9 +55,10 @@ impl PyIndex {
         py: Python<'py>,
         directory: PathBuf,
         wanted: &Bound<'_, PyAny>,
+        whole: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let wanted = id_set(wanted)?;
-        let missing = py.detach(|| self.0.open(&directory, wanted).concat());
+        let missing = py.detach(|| self.0.open(&directory, wanted, whole).concat());
         Ok(PyBytes::new(py, &missing))
     }
 

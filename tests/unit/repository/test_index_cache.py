@@ -72,7 +72,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def cache(directory: Path, keyring: _core.Keyring, threads: Threads) -> MakeCache:
     """Makes what another process would have: a cache in the same directory."""
-    return lambda: IndexCache(directory, keyring, threads)
+    return lambda: IndexCache(directory, keyring, threads, ["near"])
 
 
 async def load(cache: IndexCache, lab: Lab) -> tuple[LoadedIndex, Place]:
@@ -152,7 +152,7 @@ async def test_what_rots_is_fetched_anew(lab: Lab, cache: MakeCache, directory: 
         bad[at] ^= 1
         path.write_bytes(bad)
         index = _core.Index()
-        missing = index.open(str(directory), join(key.removeprefix(names.INDEX) for key in segments(lab)))
+        missing = index.open(str(directory), join(key.removeprefix(names.INDEX) for key in segments(lab)), whole=True)
         if not missing:
             with pytest.raises(_core.DamagedError):
                 verify(index)
@@ -186,7 +186,7 @@ import os, sys
 from snapferry import _core
 index = _core.Index()
 wanted = [line.split() for line in sys.stdin]
-index.open(sys.argv[1], b"".join(bytes.fromhex(segment) for segment, _ in wanted))
+index.open(sys.argv[1], b"".join(bytes.fromhex(segment) for segment, _ in wanted), True)
 for segment, plain in wanted:
     index.add_segment(bytes.fromhex(segment), bytes.fromhex(plain))
 fold = _core.Fold(index, sys.argv[1], last=True)
