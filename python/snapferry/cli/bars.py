@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from snapferry.cli.progress import json_lines
+from snapferry.cli.events import json_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

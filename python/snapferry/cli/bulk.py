@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapferry.cli.bars import progress_of_many
-from snapferry.cli.exporting import say_snapshot, snapshot_line
+from snapferry.cli.exported import say_snapshot, snapshot_line
 from snapferry.cli.failing import exit_code, message_of
 from snapferry.cli.invocation import Invocation
 from snapferry.cli.options import rate_flag

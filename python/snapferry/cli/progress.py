@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from snapferry.cli.events import json_lines
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from snapferry.cli.invocation import Invocation
     from snapferry.types import Progress, ProgressCallback
-
-JSON_SECONDS = 0.5
 
 
 @contextlib.contextmanager
@@ -27,26 +26,6 @@ def progress(invocation: Invocation) -> Iterator[ProgressCallback | None]:
     else:
         with _bar() as callback:
             yield callback
-
-
-def json_lines(invocation: Invocation) -> ProgressCallback:
-    """One line for each subject every half second."""
-    last: dict[str, float] = {}
-
-    def callback(event: Progress) -> None:
-        now = time.monotonic()
-        if now - last.get(event.subject, -JSON_SECONDS) >= JSON_SECONDS:
-            last[event.subject] = now
-            document = {
-                "operation": event.operation,
-                "subject": event.subject,
-                "done": event.done,
-                "total": event.total,
-                "sent": event.sent,
-            }
-            invocation.emit("progress", document)
-
-    return callback
 
 
 @contextlib.contextmanager
