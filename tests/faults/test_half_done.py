@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import errno
+from functools import partial
+from pathlib import Path
 
-from snapferry.errors import DestinationUnreachable, SnapferryError
+import pytest
+from typing_extensions import Buffer
+
+from snapferry.destination import Destination
+from snapferry.errors import DestinationFull, DestinationUnreachable, SnapferryError
 from snapferry.repository import names
 from snapferry.testing.sources import MemorySource
-from tests.support.lab import BLOCK, FailsNthThroughAll, Lab, MakeLab, volume
+from snapferry.transport.wrapper import Wrapper
+from tests.support.lab import BLOCK, FailsNthThroughAll, Lab, MakeLab, changed, volume
 
 
 def _open_sessions(lab: Lab, place: str) -> set[str]:
@@ -98,6 +105,139 @@ async def test_a_place_that_cannot_be_listed_has_its_session_ended(make_lab: Mak
     assert listing.fired
     assert made.behind == ("far",)
     assert not _open_sessions(lab, "far")
+
+
+class CannotRead(Wrapper):
+    """Reads of one key fail; ``reads`` counts those of notes."""
+
+    def __init__(self, inner: Destination, key: str = "") -> None:
+        super().__init__(inner)
+        self._key = key
+        self.notes = 0
+
+    async def read(self, key: str, limit: int) -> bytes:
+        self.notes += key.startswith(names.FORGOTTEN)
+        if key == self._key:
+            raise DestinationUnreachable("no answer", self.name)
+        return await super().read(key, limit)
+
+
+class CannotCreate(Wrapper):
+    """Creates below a prefix fail."""
+
+    def __init__(self, inner: Destination, prefix: str) -> None:
+        super().__init__(inner)
+        self._prefix = prefix
+
+    async def create(self, key: str, data: Buffer) -> bool:
+        if key.startswith(self._prefix):
+            raise DestinationFull("no space", self.name)
+        return await super().create(key, data)
+
+
+async def test_a_place_that_fails_after_its_first_beat_has_its_session_ended(make_lab: MakeLab) -> None:
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+
+    class FailsThen(Wrapper):
+        """Commits cannot be read any more once a session has begun."""
+
+        begun = False
+
+        async def read(self, key: str, limit: int) -> bytes:
+            if self.begun and key.startswith(names.SNAPSHOTS):
+                raise DestinationUnreachable("no answer", self.name)
+            return await super().read(key, limit)
+
+        async def create(self, key: str, data: Buffer) -> bool:
+            created = await super().create(key, data)
+            self.begun |= key.startswith(names.SESSIONS)
+            return created
+
+    async with lab.repository() as repository:
+        lab.wrappers["far"] = FailsThen
+        assert (await repository.export(MemorySource(volume(2)), volume="v")).behind == ("far",)
+    assert not _open_sessions(lab, "far")
+
+
+async def test_copies_that_fail_end_the_session_of_the_export(make_lab: MakeLab) -> None:
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+    lab.missing.add("far")
+    two = volume(2, zeros=())
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(two), volume="v")
+    lab.missing.clear()
+    (needed,) = {key for key in lab.packs("near") if key not in lab.packs("far") and len(lab.stores["near"][key]) > 20000}
+    lab.wrappers["far"] = partial(CannotCreate, prefix=needed)
+    async with lab.repository() as repository:
+        assert (await repository.export(MemorySource(changed(two, 5, [1])), volume="v")).behind == ("far",)
+    assert not _open_sessions(lab, "far")
+
+
+async def test_a_forget_reads_no_notes_but_those_it_must(make_lab: MakeLab) -> None:
+    lab = await (await make_lab("near")).begin_with(volume(1))
+    ids = [lab.id]
+    async with lab.repository() as repository:
+        for number in range(8):
+            ids.append((await repository.export(MemorySource(volume(number % 3, blocks=4)), volume="v")).id)
+        await repository.forget(ids[:6])
+        for _ in range(4):
+            await repository.prune(lease=0.0)
+    reading: list[CannotRead] = []
+
+    def count(inner: Destination) -> Destination:
+        reading.append(CannotRead(inner))
+        return reading[-1]
+
+    lab.wrappers["near"] = count
+    async with lab.repository() as repository:
+        await repository.forget([ids[6]])
+    assert sum(place.notes for place in reading) <= 1
+
+
+@pytest.mark.parametrize("why", ["cannot be read", "is damaged", "has no copy, and there is no space"])
+async def test_what_a_name_means_is_not_decided_while_a_commit_is_unknown(make_lab: MakeLab, why: str) -> None:
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(volume(2)), volume="v")
+        third = names.snapshot((await repository.export(MemorySource(volume(3)), volume="v", to=["near"])).id)
+    if why == "cannot be read":
+        lab.wrappers["near"] = partial(CannotRead, key=third)
+    elif why == "is damaged":
+        lab.stores["near"][third] = lab.stores["near"][third][:-1]
+    else:
+        del lab.stores["near"][third]
+        lab.wrappers["near"] = partial(CannotCreate, prefix="")
+    async with lab.repository("near", "far") as repository:
+        for destinations in (None, ["far"]):
+            with pytest.raises(SnapferryError, match="v~1 may mean another snapshot"):
+                await repository.forget(["v~1"], destinations=destinations)
+    async with lab.repository("far") as repository:
+        assert len(await repository.list()) == 2
+
+
+async def test_a_cache_on_a_read_only_disk_fails_no_export(make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = await (await make_lab("near")).begin_with(volume(1))
+    for key in [key for key in lab.stores["near"] if key.startswith(names.INDEX)]:
+        del lab.stores["near"][key]
+    unlink = Path.unlink
+
+    def read_only(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith("made-"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    async with lab.repository("near") as repository:
+        assert (await repository.export(MemorySource(volume(2)), volume="v")).behind == ()
+
+
+async def test_a_verify_names_a_commit_that_a_strange_note_hides(make_lab: MakeLab) -> None:
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+    del lab.stores["near"][names.snapshot(lab.id)]
+    lab.stores["near"][names.forgotten(lab.id)] = b"torn"
+    async with lab.repository() as repository:
+        damage = {item.object for item in (await repository.verify()).damage}
+    assert {names.snapshot(lab.id), names.forgotten(lab.id)} <= damage
 
 
 @pytest.mark.parametrize("reference", ["v~1", "v@2100-01-01"])

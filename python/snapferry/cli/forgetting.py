@@ -65,12 +65,15 @@ def forget_command(
 
     async def work() -> tuple[ForgetResult, PruneResult | None]:
         async with open_repository(config) as repository:
+            wanted = names
             if not (dry_run or yes or invocation.json_lines) and sys.stdin.isatty():
                 preview = await repository.forget(names, policy=policy, destinations=destinations or None, dry_run=True)
                 _say(invocation, preview)
                 if preview.forgotten and not click.confirm(f"Forget these {len(preview.forgotten)} snapshots?", err=True):
                     raise click.Abort
-            result = await repository.forget(names, policy=policy, destinations=destinations or None, dry_run=dry_run)
+                if policy is None:  # By number or time they may be others by now.
+                    wanted = tuple(item.id for item in preview.forgotten)
+            result = await repository.forget(wanted, policy=policy, destinations=destinations or None, dry_run=dry_run)
             if not and_prune or dry_run:
                 return result, None
             return result, await repository.prune(destinations=destinations or None)

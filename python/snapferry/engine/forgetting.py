@@ -12,7 +12,7 @@ from snapferry.engine.finding import Finder
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import freed_without, open_finished
-from snapferry.errors import ConfigurationError, SnapferryError, SnapshotNotFound
+from snapferry.errors import ConfigurationError, DamageError, SnapferryError, SnapshotNotFound
 from snapferry.lifecycle.retention import RetentionPolicy, decide
 from snapferry.repository import objects
 from snapferry.repository.failures import combined
@@ -21,6 +21,8 @@ from snapferry.repository.gathering import together
 from snapferry.repository.references import ID_PREFIX, resolve
 from snapferry.repository.survey import Survey
 from snapferry.types import ForgetResult, Forgotten, Snapshot, SnapshotSummary
+
+_NAMED = 5
 
 
 class _Going(NamedTuple):
@@ -47,7 +49,9 @@ class Forgetting:
         self._memory = memory
         self._finder = finder
         self._wanted = tuple(wanted)
+        self._everywhere = tuple(destination.name for destination in membership.config.destinations)
         self._failures: dict[str, BaseException] = {}
+        self._silent: dict[str, BaseException] = {}
         self._kept: dict[str, dict[str, tuple[str, ...]]] = {}
 
     async def run(self, references: Sequence[str], policy: RetentionPolicy | None, *, dry_run: bool) -> ForgetResult:
@@ -57,11 +61,14 @@ class Forgetting:
         if policy is not None and not policy:
             raise ConfigurationError("the policy keeps nothing by name, number or age; give at least one --keep rule")
         async with AsyncExitStack() as stack:
-            # Before anything is listed: a commit that was decided and has no copy yet is not seen, and would come back.
-            opened, failures = ({}, {}) if dry_run else await open_finished(self._membership, self._wanted, stack)
+            # Before anything is listed: a commit that was decided and has no copy yet is not seen, and would come back. What a number or a
+            # time means depends on those of all destinations.
+            finished = self._wanted if all(map(ID_PREFIX.fullmatch, references)) or policy is not None else self._everywhere
+            opened, failures = ({}, {}) if dry_run else await open_finished(self._membership, finished, stack)
             survey = await self._finder.survey()
             failed = {**self._membership.members.failures, **survey.failures, **failures}
             self._failures = {name: failed[name] for name in self._wanted if name in failed}
+            self._silent = failed
             if not set(self._wanted) - self._failures.keys():
                 raise combined("nothing can be forgotten", self._failures)
             going = await self._named(survey, references) if policy is None else self._by_policy(survey, references, policy)
@@ -73,17 +80,24 @@ class Forgetting:
     async def _named(self, survey: Survey, references: Sequence[str]) -> list[_Going]:
         """Just these snapshots. A volume's name alone would mean its latest, which nobody means to lose by that."""
         found: dict[str, _Going] = {}
-        silent = {**self._membership.members.failures, **survey.failures}
         for reference in references:
             if next(survey.newest_first(reference), None) is not None:
                 raise ConfigurationError(
                     f"{reference} is a volume: say what to keep of it (--keep-last 7, say), or name single snapshots by id or as {reference}~N"
                 )
-            if silent and not ID_PREFIX.fullmatch(reference):
-                raise combined(f"{reference} may mean another snapshot while not all destinations answer; name it by its id", silent)
+            if not ID_PREFIX.fullmatch(reference):
+                self._check_sure(survey, reference)
             item = self._broken(survey, reference) or _Going.of(*await self._resolved(resolve(reference, survey)))
             found[item.id] = item._replace(where=self._usable(item.where))
         return list(found.values())
+
+    def _check_sure(self, survey: Survey, reference: str) -> None:
+        """Refuses a number or a time where a snapshot may be missing among those that are counted: another one would be let go for ever."""
+        if self._silent:
+            raise combined(f"{reference} may mean another snapshot while not all destinations answer; name it by its id", self._silent)
+        if survey.broken:
+            commits = "; ".join(f"snapshots/{key}: {reason}" for key, reason in list(survey.broken.items())[:_NAMED])
+            raise DamageError(f"{reference} may mean another snapshot, because commits cannot be read; name it by its id ({commits})")
 
     async def _resolved(self, snapshot_id: str) -> tuple[Snapshot, tuple[str, ...]]:
         (found,) = await self._finder.find(snapshot_id)

@@ -166,13 +166,11 @@ class Export:
                 self._prepared, fanout, self._sender.sent, self._copying,
                 min_copies=self._plan.min_copies, abandon=lambda: self._abandon(fanout),
             )  # fmt: skip
-            committed = False
             try:
                 async with self._beating(fanout):
                     snapshot = await self._make(fanout)
                     if self._plan.dry_run:
                         return self._result(snapshot, set(), begun)
-                    committed = True
                     acknowledged = await self._committing.run(snapshot)
                     self._failures.update(fanout.failed)
                     result = self._result(snapshot, acknowledged, begun)
@@ -180,7 +178,7 @@ class Export:
                         raise self._too_few(result.failures, len(result.acknowledged))
                     return result
             except BaseException:
-                if not committed and not self._plan.dry_run:
+                if not self._plan.dry_run:
                     await self._abandon(fanout)
                 raise
 
@@ -318,7 +316,8 @@ class Export:
         self._tell(reader.position)
 
     async def _abandon(self, fanout: FanOut) -> None:
-        await abandon(session for name, session in self._prepared.sessions.items() if name in fanout.alive)
+        committed = self._committing.begun if self._committing else ()
+        await abandon(session for name, session in self._prepared.sessions.items() if name in fanout.alive and name not in committed)
 
     def _result(self, snapshot: Snapshot, acknowledged: AbstractSet[str], begun: float) -> ExportResult:
         counts = self._counts

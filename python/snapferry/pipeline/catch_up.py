@@ -108,6 +108,7 @@ class CatchUp:
             begun = await session.begin()
             presence = await list_presence({target.name: target})
             presence.drop({target.name: begun.avoided | known_bad})
+            presence.drop(self._loaded.bad_packs)
             presence.drop_misfits(self._loaded.sizes_that_differ(presence))
             await self.packs(target, presence.packs.get(target.name, {}), begun.avoided)
             await session.end("committed", await self._commit())

@@ -12,7 +12,7 @@ from snapferry.pipeline.preparing import Prepared
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
-from snapferry.repository.sessions import is_committed
+from snapferry.repository.sessions import abandon, is_committed
 from snapferry.transport import FanOut
 from snapferry.types import Snapshot
 
@@ -26,7 +26,7 @@ class Committing:
         abandon: called where no commit may be begun any more, because too few would be left.
 
     Attributes:
-        begun: whether a commit was begun: it may be decided, whatever the store answers.
+        begun: where a commit was begun: it may be decided, whatever the store answers.
         bytes_copied: by destination, to bring it up to date.
     """
 
@@ -47,7 +47,7 @@ class Committing:
         self._min_copies = min_copies
         self._abandon = abandon
         self._acknowledged: set[str] = set()
-        self.begun = False
+        self.begun: set[str] = set()
         self.bytes_copied: dict[str, int] = {}
 
     async def run(self, snapshot: Snapshot) -> set[str]:
@@ -69,7 +69,7 @@ class Committing:
         return acknowledged
 
     async def _end(self, name: str, snapshot: Snapshot, commit: bytes) -> None:
-        self.begun = True
+        self.begun.add(name)
         try:
             await self._prepared.sessions[name].end("committed", commit)
         except SnapferryError as error:
@@ -91,6 +91,7 @@ class Committing:
                 await copier.segments(prepared.destinations[name])
             except SnapferryError as error:
                 self._fanout.fail(name, error)
+                await abandon([prepared.sessions[name]])
                 return None
             finally:
                 self.bytes_copied[name] = copier.bytes_copied.get(name, 0)

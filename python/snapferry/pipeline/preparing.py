@@ -93,13 +93,14 @@ async def prepare(
         for name, error in presence.failures.items():
             failures[name] = error
             del taking_part[name]
-        await abandon(sessions[name] for name in presence.failures if name in sessions)
+        await abandon(sessions[name] for name in failures if name in sessions)
         presence.drop(known_bad)
         avoided = {name: begun[name].avoided for name in taking_part if name in begun}
         presence.drop(avoided)
         loaded = await cache.load(taking_part, presence)
         if not dry_run:
             await store_added(loaded, taking_part, threads)
+    presence.drop(loaded.bad_packs)
     damage = list(loaded.damage)
     for name, pack, size in presence.drop_misfits(loaded.sizes_that_differ(presence)):
         damage.append(Damage(name, names.pack(pack), f"{size} bytes long, which is not the length that the index knows"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from snapferry import _core
@@ -49,12 +50,13 @@ async def store_added(loaded: LoadedIndex, writable: Mapping[str, Destination], 
         segment, path = loaded.made.popitem()
         try:
             data = await threads.run(path.read_bytes)
-        except FileNotFoundError:
-            continue  # A rebuild beside this has cleared the cache: whoever loads it next reads the packs again.
+        except OSError:
+            continue  # Cleared by a rebuild beside this, say: whoever loads it next reads the packs again.
         # Written without a sync: a crash of the machine since, or a disk that lies, must not be stored for good under a name that it is not.
         if await threads.run(_core.blake3, data) == bytes.fromhex(segment):
             await together(store(segment, data, destination) for destination in writable.values())
-        await threads.run(path.unlink, missing_ok=True)
+        with contextlib.suppress(OSError):
+            await threads.run(path.unlink)
 
 
 async def complete_segments(loaded: LoadedIndex, presence: Presence, writable: Mapping[str, Destination]) -> None:

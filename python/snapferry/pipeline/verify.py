@@ -24,6 +24,7 @@ from snapferry.repository import names
 from snapferry.repository.collections import being_deleted
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import LoadedIndex
+from snapferry.repository.notes import good_notes
 from snapferry.repository.presence import Presence
 from snapferry.types import Damage, MiB, Progress, ProgressCallback, Snapshot, VerifyResult
 
@@ -114,7 +115,9 @@ class Verification:
         destination = self._destinations[name]
         packs = await being_deleted(self._tools.keyring, destination)
         left = {names.parse_snapshot(key) for key in await list_keys(destination, names.SNAPSHOTS)}
-        let_go = {names.parse_forgotten(key) for key in await list_keys(destination, names.FORGOTTEN)} - left
+        noted = {names.parse_forgotten(key) for key in await list_keys(destination, names.FORGOTTEN)} - left
+        damaged = {item.snapshot for item in self._damage if item.destination == name and item.snapshot in noted}
+        let_go = await good_notes(self._tools.keyring, destination, {snapshot for snapshot in damaged if snapshot})
 
         def went(item: Damage) -> bool:
             return item.destination == name and (names.parse_pack(item.object) in packs or item.snapshot in let_go)

@@ -86,9 +86,8 @@ async def _sessions_and_commits(look: _Look) -> None:
     notes = [snapshot for key in await look.keys(names.FORGOTTEN) if (snapshot := names.parse_forgotten(key))]
     for snapshot in commits:
         await _commit(look, snapshot)
-    for snapshot in notes:
-        await look.open("forgotten", names.forgotten(snapshot))
-    for session in sorted(committed.difference(commits, notes)):
+    let_go = [snapshot for snapshot in notes if await look.open("forgotten", names.forgotten(snapshot)) is not None]
+    for session in sorted(committed.difference(commits, let_go)):
         look.bad(names.snapshot(session), "missing, though its session ended with this commit; the next export puts it back", session)
     if await look.keys(names.COLLECT):
         return  # Collections remove the objects of ended sessions; before the first, each commit's are all there.

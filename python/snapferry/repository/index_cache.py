@@ -55,6 +55,16 @@ class LoadedIndex:
     packs_read: int = 0
     made: dict[str, Path] = field(default_factory=dict)
 
+    @property
+    def bad_packs(self) -> dict[str, set[bytes]]:
+        """By destination, the packs that were found torn or altered there."""
+        found: dict[str, set[bytes]] = {}
+        for item in self.damage:
+            pack = names.parse_pack(item.object)
+            if pack is not None:
+                found.setdefault(item.destination, set()).add(pack)
+        return found
+
     def packs_named(self, segments: Iterable[str]) -> set[bytes]:
         """The packs that these segments name; segments that are in good order nowhere name none."""
         return set(split(self.index.packs_of(join(segments))))

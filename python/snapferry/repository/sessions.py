@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from snapferry import _core
 from snapferry.destination import Destination, list_keys
-from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound, SnapferryError
+from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.collections import list_collections, packs_to_avoid
 from snapferry.repository.gathering import together
@@ -183,10 +183,10 @@ async def abandon(sessions: Iterable[Session]) -> None:
     """Says, where that is still possible, that nothing comes any more. Only a courtesy: a session without a beat is ended by others."""
 
     async def one(session: Session) -> None:
-        with contextlib.suppress(SnapferryError):
+        with contextlib.suppress(Exception):
             await session.end("abandoned")
 
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_ABANDON_SECONDS):
             await together(one(session) for session in sessions if session.begun)
 
@@ -222,9 +222,8 @@ async def finish_commits(
     if not ended:
         return []
     copied = names.ids_below(names.SNAPSHOTS, await list_keys(destination, names.SNAPSHOTS))
-    gone = names.ids_below(names.FORGOTTEN, await list_keys(destination, names.FORGOTTEN))
-    if notes_read:
-        gone = await good_notes(keyring, destination, gone - copied)
+    noted = names.ids_below(names.FORGOTTEN, await list_keys(destination, names.FORGOTTEN))
+    gone = await good_notes(keyring, destination, noted & ended - copied) if notes_read else noted
     finished = []
     for session_id in sorted(ended - copied - gone):
         key = names.session_end(session_id)
@@ -236,6 +235,8 @@ async def finish_commits(
                 on_damage(key, str(error))
             continue
         if decided is None or decided.snapshot in copied | gone:
+            continue
+        if decided.snapshot in noted and await good_notes(keyring, destination, {decided.snapshot}):
             continue
         if await is_there(destination, names.beat(session_id, 0)):
             await create_checked(destination, names.snapshot(decided.snapshot), decided.sealed)
