@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing_extensions import Buffer
 
 from snapferry.destination import Destination
 from snapferry.errors import DestinationFull, DestinationUnreachable, SnapferryError
-from snapferry.repository import names
+from snapferry.repository import names, sessions
 from snapferry.testing.sources import MemorySource
 from snapferry.transport.wrapper import Wrapper
+from tests.support.gates import Gates, until
 from tests.support.lab import BLOCK, FailsNthThroughAll, Lab, MakeLab, changed, volume
 
 
@@ -171,6 +173,30 @@ async def test_copies_that_fail_end_the_session_of_the_export(make_lab: MakeLab)
     async with lab.repository() as repository:
         assert (await repository.export(MemorySource(changed(two, 5, [1])), volume="v")).behind == ("far",)
     assert not _open_sessions(lab, "far")
+
+
+@pytest.mark.parametrize("what", ["the list of packs", "a copy for the parent"])
+async def test_it_beats_whatever_takes_long(make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Else a prune would take it for dead, and do so again at the next try."""
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+    if what == "the list of packs":
+        gates = Gates("list", names.PACKS, 1)
+    else:
+        lab.missing.add("far")
+        async with lab.repository() as repository:
+            await repository.export(MemorySource(volume(2)), volume="v")
+        lab.missing.clear()
+        behind = max(set(lab.packs("near")) - set(lab.packs("far")), key=lambda key: len(lab.stores["near"][key]))
+        gates = Gates("create", behind, 1)
+    monkeypatch.setattr(sessions, "BEAT_SECONDS", 0.001)
+    async with lab.repository() as repository, asyncio.TaskGroup() as group:
+        lab.wrappers["far"] = gates
+        exporting = group.create_task(repository.export(MemorySource(volume(3)), volume="v"))
+        await until(lambda: gates.reached)
+        (session,) = _open_sessions(lab, "far")
+        await until(lambda: names.beat(session, 5) in lab.stores["far"])
+        gates.release()
+    assert exporting.result().behind == ()
 
 
 async def test_a_forget_reads_no_notes_but_those_it_must(make_lab: MakeLab) -> None:

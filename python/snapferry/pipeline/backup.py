@@ -8,15 +8,16 @@ manifest packs; ``sessions/<id>/end``; ``snapshots/<id>``. Each kind is acknowle
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from snapferry import _core
 from snapferry.destination import Destination
-from snapferry.errors import Fenced, SnapferryError
+from snapferry.errors import SnapferryError
 from snapferry.pipeline.admission import Share
 from snapferry.pipeline.committing import Committing
 from snapferry.pipeline.convert import open_manifest, roots_from_core
@@ -35,7 +36,7 @@ from snapferry.pipeline.tools import Tools
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import task_group
 from snapferry.repository.index_cache import IndexCache
-from snapferry.repository.sessions import BEAT_SECONDS, abandon
+from snapferry.repository.sessions import BEAT_SECONDS, abandon, beating
 from snapferry.source import AnySource, ChangeMap, Source
 from snapferry.transport import FanOut, TooFewCopies
 from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Snapshot
@@ -182,24 +183,12 @@ class Export:
                     await self._abandon(fanout)
                 raise
 
-    @contextlib.asynccontextmanager
-    async def _beating(self, fanout: FanOut) -> AsyncIterator[None]:
-        """Signs of life at every destination while the block runs; a fenced session counts as a failed destination."""
-
-        async def beat(name: str) -> None:
-            self._prepared.sessions[name].relies_on = lambda packs: self._relies_on(name, packs)
-            try:
-                await self._prepared.sessions[name].beat_forever(self._plan.beat_seconds)
-            except Fenced as error:
-                fanout.fail(name, error)
-
-        beats = [asyncio.create_task(beat(name)) for name in ([] if self._plan.dry_run else self._prepared.sessions)]
-        try:
-            yield
-        finally:
-            for task in beats:
-                task.cancel()
-            await asyncio.gather(*beats, return_exceptions=True)
+    def _beating(self, fanout: FanOut) -> AbstractAsyncContextManager[None]:
+        """Signs of life at every destination; a fenced session counts as a failed destination."""
+        sessions = {} if self._plan.dry_run else self._prepared.sessions
+        for name, session in sessions.items():
+            session.relies_on = partial(self._relies_on, name)
+        return beating(sessions, self._plan.beat_seconds, fanout.fail)
 
     def _relies_on(self, name: str, packs: frozenset[bytes]) -> bool:
         """Whether any of these packs may be built on at a destination: it was listed there before, or its sending has begun.

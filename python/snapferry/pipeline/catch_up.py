@@ -20,7 +20,7 @@ from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import SEGMENT_LIMIT, LoadedIndex, open_segment
 from snapferry.repository.notes import good_notes
 from snapferry.repository.presence import list_presence
-from snapferry.repository.sessions import Session, abandoned_on_error
+from snapferry.repository.sessions import Session, abandoned_on_error, beating
 from snapferry.repository.small import open_object
 from snapferry.types import Snapshot
 
@@ -106,11 +106,12 @@ class CatchUp:
         session = Session(keyring, target, names.new_id(), snapshot.volume, None, brings=snapshot.id)
         async with abandoned_on_error([session]):
             begun = await session.begin()
-            presence = await list_presence({target.name: target})
-            presence.drop({target.name: begun.avoided | known_bad})
-            presence.drop(self._loaded.bad_packs)
-            presence.drop_misfits(self._loaded.sizes_that_differ(presence))
-            await self.packs(target, presence.packs.get(target.name, {}), begun.avoided)
+            async with beating({target.name: session}):
+                presence = await list_presence({target.name: target})
+                presence.drop({target.name: begun.avoided | known_bad})
+                presence.drop(self._loaded.bad_packs)
+                presence.drop_misfits(self._loaded.sizes_that_differ(presence))
+                await self.packs(target, presence.packs.get(target.name, {}), begun.avoided)
             await session.end("committed", await self._commit())
         self._count(target, session.bytes_sent)
 

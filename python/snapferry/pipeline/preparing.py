@@ -19,7 +19,7 @@ from snapferry.repository import names
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache, LoadedIndex
 from snapferry.repository.presence import Presence, list_presence
-from snapferry.repository.sessions import Begun, Session, abandon, abandoned_on_error
+from snapferry.repository.sessions import Begun, Session, abandon, abandoned_on_error, beating
 from snapferry.repository.threads import Threads
 from snapferry.types import Damage, Snapshot
 
@@ -88,18 +88,19 @@ async def prepare(
                 begun[name] = result
             else:
                 failures[name] = result
-        taking_part = {name: destination for name, destination in destinations.items() if name not in failures}
-        presence = await presence_at(taking_part)
-        for name, error in presence.failures.items():
-            failures[name] = error
-            del taking_part[name]
-        await abandon(sessions[name] for name in failures if name in sessions)
-        presence.drop(known_bad)
-        avoided = {name: begun[name].avoided for name in taking_part if name in begun}
-        presence.drop(avoided)
-        loaded = await cache.load(taking_part, presence)
-        if not dry_run:
-            await store_added(loaded, taking_part, threads)
+        async with beating({name: sessions[name] for name in begun}):
+            taking_part = {name: destination for name, destination in destinations.items() if name not in failures}
+            presence = await presence_at(taking_part)
+            for name, error in presence.failures.items():
+                failures[name] = error
+                del taking_part[name]
+            await abandon(sessions[name] for name in failures if name in sessions)
+            presence.drop(known_bad)
+            avoided = {name: begun[name].avoided for name in taking_part if name in begun}
+            presence.drop(avoided)
+            loaded = await cache.load(taking_part, presence)
+            if not dry_run:
+                await store_added(loaded, taking_part, threads)
     presence.drop(loaded.bad_packs)
     damage = list(loaded.damage)
     for name, pack, size in presence.drop_misfits(loaded.sizes_that_differ(presence)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -110,10 +110,10 @@ class Session:
         self._beat += 1
         await self._create_beat()
 
-    async def beat_forever(self, interval: float = BEAT_SECONDS) -> None:
-        """Beats until cancelled. Only ``Fenced`` gets out: a beat that fails otherwise is tried again at the next."""
+    async def beat_forever(self, interval: float | None = None) -> None:
+        """Beats until cancelled, each ``BEAT_SECONDS`` unless told otherwise. Only ``Fenced`` gets out: a beat that fails otherwise is tried again at the next."""
         while True:
-            await asyncio.sleep(interval)
+            await asyncio.sleep(BEAT_SECONDS if interval is None else interval)
             try:
                 await self.beat()
             except Fenced:
@@ -167,6 +167,28 @@ class Session:
             return await read_commit(self._keyring, self._destination, self._parent.id) == self._parent
         except (ObjectNotFound, ObjectDamaged):
             return False
+
+
+@contextlib.asynccontextmanager
+async def beating(
+    sessions: Mapping[str, Session], interval: float | None = None, on_fenced: Callable[[str, Fenced], object] | None = None
+) -> AsyncIterator[None]:
+    """Signs of life of ``sessions`` while the block runs. One that is fenced beats no more, which is told by its name; its end finds out too."""
+
+    async def beat(name: str, session: Session) -> None:
+        try:
+            await session.beat_forever(interval)
+        except Fenced as error:
+            if on_fenced is not None:
+                on_fenced(name, error)
+
+    beats = [asyncio.create_task(beat(name, session)) for name, session in sessions.items()]
+    try:
+        yield
+    finally:
+        for task in beats:
+            task.cancel()
+        await asyncio.gather(*beats, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
