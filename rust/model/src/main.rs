@@ -7,21 +7,20 @@ use std::time::Instant;
 
 use snapferry_deletion_model::explore::{Explored, explore};
 use snapferry_deletion_model::setting::{Broken, Setting};
-use snapferry_deletion_model::settings::{LONG, LONGER, SHORT, finding};
+use snapferry_deletion_model::settings::{LONG, SHORT, finding};
 
 const USAGE: &str = "\
-usage: snapferry-deletion-model short | long | longer | SETTING | BROKEN-RULE
+usage: snapferry-deletion-model short | long | SETTING | BROKEN-RULE
     short, long …   explores all settings of that size to the end
     SETTING         explores one
     BROKEN-RULE     prints the shortest way to what comes of it";
 
 fn main() -> ExitCode {
     let wanted = std::env::args().nth(1).unwrap_or_default();
-    let settings = SHORT.iter().chain(&LONG).chain(&LONGER);
+    let settings = SHORT.iter().chain(&LONG);
     let chosen: Vec<&Setting> = match wanted.as_str() {
         "short" => SHORT.iter().collect(),
         "long" => LONG.iter().collect(),
-        "longer" => LONGER.iter().collect(),
         name => settings.clone().filter(|setting| setting.name == name).collect(),
     };
     if let Some(&broken) = Broken::ALL.iter().find(|broken| format!("{broken:?}") == wanted) {

@@ -69,13 +69,9 @@ pub const SHORT: [Setting; 12] = [
 ];
 
 /// Explored to the end by `make model-long`.
-pub const LONG: [Setting; 2] = [
+pub const LONG: [Setting; 5] = [
     Setting { name: "two-by-two", writers: 2, collectors: 2, collections: 1, forgets: 0b111, ..PLAIN },
     Setting { name: "repack-twice", collections: 2, forgets: 0b11, ..REPACK },
-];
-
-/// Larger still, for a machine with nothing else to do.
-pub const LONGER: [Setting; 3] = [
     Setting { name: "writers-twice", collections: 2, others: 1, ..WRITERS },
     Setting { name: "copiers-twice", collectors: 2, ..COPIERS },
     Setting {
