@@ -161,6 +161,15 @@ async def test_a_place_that_fails_after_its_first_beat_has_its_session_ended(mak
     assert not _open_sessions(lab, "far")
 
 
+async def test_a_place_that_fills_up_has_its_session_ended(make_lab: MakeLab) -> None:
+    """A prune is what is needed there then, and it would wait."""
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+    lab.wrappers["far"] = partial(CannotCreate, prefix=names.PACKS)
+    async with lab.repository() as repository:
+        assert (await repository.export(MemorySource(volume(2)), volume="v")).behind == ("far",)
+    assert not _open_sessions(lab, "far")
+
+
 async def test_copies_that_fail_end_the_session_of_the_export(make_lab: MakeLab) -> None:
     lab = await (await make_lab("near", "far")).begin_with(volume(1))
     lab.missing.add("far")

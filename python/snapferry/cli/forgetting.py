@@ -36,7 +36,7 @@ _PERIODS = {"hourly": "hours", "daily": "days", "weekly": "weeks", "monthly": "m
 @click.option("--destination", "destinations", metavar="NAME", multiple=True, help="Only at these destinations; by default at all.")
 @click.option("--prune", "and_prune", is_flag=True, help="Then delete what nothing needs any more, as `snapferry prune` does.")
 @click.option("--dry-run", is_flag=True, help="Tell what would go and what that frees, but remove nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask; where there is no terminal nothing is asked.")
 @common_options
 @click.pass_obj
 def forget_command(
@@ -70,7 +70,7 @@ def forget_command(
                 preview = await repository.forget(names, policy=policy, destinations=destinations or None, dry_run=True)
                 _say(invocation, preview)
                 if preview.forgotten and not click.confirm(f"Forget these {len(preview.forgotten)} snapshots?", err=True):
-                    raise click.Abort
+                    raise click.ClickException("nothing was forgotten")
                 if policy is None:  # By number or time they may be others by now.
                     wanted = tuple(item.id for item in preview.forgotten)
             result = await repository.forget(wanted, policy=policy, destinations=destinations or None, dry_run=dry_run)
@@ -97,7 +97,7 @@ def forget_command(
 @click.option("--lease", metavar="DURATION", help="An export that has given no sign of life for so long counts as dead; by default 15min.")
 @click.option("--exclusive", is_flag=True, help="Nothing else uses the repository: for stores that cannot keep writers apart.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be deleted, but delete nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask; where there is no terminal nothing is asked.")
 @common_options
 @click.pass_obj
 def prune_command(
@@ -125,7 +125,7 @@ def prune_command(
             if not (dry_run or yes or invocation.json_lines) and sys.stdin.isatty():
                 _tell(invocation, await repository.prune(destinations=destinations or None, max_unused=max_unused / 100, dry_run=True))
                 if not click.confirm("Delete this for good?", err=True):
-                    raise click.Abort
+                    raise click.ClickException("nothing was deleted")
             return await repository.prune(
                 destinations=destinations or None, max_unused=max_unused / 100, exclusive=exclusive, dry_run=dry_run, **seconds
             )
@@ -209,7 +209,8 @@ def _say(invocation: Invocation, result: ForgetResult) -> None:
         for name, error in item.failures.items():
             invocation.warn(f"  {name}: {item.id} is still there: {str(error).removeprefix(f'{name}: ')}")
     for name, error in result.failures.items():
-        invocation.warn(f"  {name}: not looked at: {str(error).removeprefix(f'{name}: ')}")
+        again = "" if result.dry_run else "; forget there too when it is back"
+        invocation.warn(f"  {name}: not looked at: {str(error).removeprefix(f'{name}: ')}{again}")
     kept = f"; {len(result.kept)} stay" if result.kept else ""
     invocation.result(f"{len(result.forgotten)} snapshots {'would be' if result.dry_run else ''} forgotten{kept}".replace("  ", " "))
     for name, size in result.bytes_freed.items():

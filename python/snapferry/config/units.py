@@ -9,6 +9,8 @@ from snapferry.types import GiB, KiB, MiB
 
 _UNITS = {"": 1, "B": 1, "KIB": KiB, "MIB": MiB, "GIB": GiB, "TIB": GiB << 10, "PIB": GiB << 20}
 
+_LEAST_RATE = 1024
+
 
 def parse_size(text: str | int, what: str = "size") -> int:
     """Bytes of ``65536``, ``64KiB``, ``1.5 GiB``; ``ConfigurationError`` for anything else."""
@@ -25,11 +27,14 @@ def parse_size(text: str | int, what: str = "size") -> int:
 def parse_rate(text: str | int, what: str = "rate") -> int | None:
     """Bytes a second of ``50MiB`` or ``50MiB/s``; None, no limit, for 0. ``ConfigurationError`` for anything else."""
     try:
-        return parse_size(re.sub(r"\s*/\s*s\s*$", "", text) if isinstance(text, str) else text, what) or None
+        rate = parse_size(re.sub(r"\s*/\s*s\s*$", "", text) if isinstance(text, str) else text, what)
     except ConfigurationError:
         raise ConfigurationError(
             f"{what}: {text!r} is not a rate; write bytes or IEC units a second, as in 50MiB, or 0 for no limit"
         ) from None
+    if 0 < rate < _LEAST_RATE:
+        raise ConfigurationError(f"{what}: {text} is {rate} bytes a second; give it a unit, as in 50MiB")
+    return rate or None
 
 
 def format_size(size: float) -> str:

@@ -80,7 +80,8 @@ class Waiting:
             elif session.id not in self._told:
                 self._told.add(session.id)
                 logger.warning(
-                    "%s: waiting for an export of %s (session %s), which is under way or was killed; it is given up after %.0f s without a sign of life",
+                    "%s: waiting for an export of %s (session %s), which is under way or was killed; it is given up after %.0f s without a sign of life"
+                    " (a shorter --lease, if it is known to be dead)",
                     self.destination.name, session.volume, session.id, self.lease,
                 )  # fmt: skip
         return ended

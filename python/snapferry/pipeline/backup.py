@@ -165,7 +165,7 @@ class Export:
             self._sender = Sender(fanout, self._tools.budget)
             self._committing = Committing(
                 self._prepared, fanout, self._sender.sent, self._copying,
-                min_copies=self._plan.min_copies, abandon=lambda: self._abandon(fanout),
+                min_copies=self._plan.min_copies, abandon=self._abandon,
             )  # fmt: skip
             try:
                 async with self._beating(fanout):
@@ -178,10 +178,9 @@ class Export:
                     if len(result.acknowledged) < self._plan.min_copies:
                         raise self._too_few(result.failures, len(result.acknowledged))
                     return result
-            except BaseException:
-                if not self._plan.dry_run:
-                    await self._abandon(fanout)
-                raise
+            finally:
+                # Where it failed too: a prune there would wait for a session that nobody ends.
+                await self._abandon()
 
     def _beating(self, fanout: FanOut) -> AbstractAsyncContextManager[None]:
         """Signs of life at every destination; a fenced session counts as a failed destination."""
@@ -304,9 +303,9 @@ class Export:
                 await self._sender.manifest(packs)
         self._tell(reader.position)
 
-    async def _abandon(self, fanout: FanOut) -> None:
+    async def _abandon(self) -> None:
         committed = self._committing.begun if self._committing else ()
-        await abandon(session for name, session in self._prepared.sessions.items() if name in fanout.alive and name not in committed)
+        await abandon(session for name, session in self._prepared.sessions.items() if name not in committed)
 
     def _result(self, snapshot: Snapshot, acknowledged: AbstractSet[str], begun: float) -> ExportResult:
         counts = self._counts

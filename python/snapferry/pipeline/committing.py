@@ -12,7 +12,7 @@ from snapferry.pipeline.preparing import Prepared
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
-from snapferry.repository.sessions import abandon, is_committed
+from snapferry.repository.sessions import is_committed
 from snapferry.transport import FanOut
 from snapferry.types import Snapshot
 
@@ -91,7 +91,6 @@ class Committing:
                 await copier.segments(prepared.destinations[name])
             except SnapferryError as error:
                 self._fanout.fail(name, error)
-                await abandon([prepared.sessions[name]])
                 return None
             finally:
                 self.bytes_copied[name] = copier.bytes_copied.get(name, 0)

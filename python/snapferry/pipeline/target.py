@@ -89,6 +89,8 @@ def look(path: str | os.PathLike[str]) -> Look:
     except FileNotFoundError:
         if not Path(real).parent.is_dir():
             raise TargetError(f"target {real}: its directory does not exist") from None
+        if os.stat(Path(real).parent).st_dev == os.stat("/dev").st_dev:
+            raise TargetError(f"target {real} does not exist, and a file there would lie in memory: make the device first") from None
         return Look(real, None, device=False, empty=True, identity=None)
     except OSError as error:
         raise TargetError(f"target {real}: {error.strerror}") from error

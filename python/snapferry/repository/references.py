@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 
 from snapferry.errors import DestinationError, SnapshotNotFound
@@ -14,6 +14,7 @@ FULL_ID = re.compile(r"[0-9a-f]{32}")
 ID_PREFIX = re.compile(r"[0-9a-f]{8,32}")
 _BACK = re.compile(r"(?P<volume>[A-Za-z0-9._/-]+)~(?P<back>[0-9]{1,9})")
 _DATED = re.compile(r"(?P<volume>[A-Za-z0-9._/-]+)@(?P<time>.+)")
+_CLOCK = re.compile(r"[T ][0-9]{2}:?[0-9]{2}(?P<second>:?[0-9]{2}(?P<fraction>[.,][0-9]+)?)?")
 _NAMED = 5
 
 
@@ -86,12 +87,21 @@ def resolve(reference: str, known: Known[Dated]) -> str:
     raise SnapshotNotFound(f"no snapshot or volume is called {reference!r}{_hint(reference, known)}")
 
 
+def _until_the_end_of(text: str) -> timedelta:
+    """From a time to the end of the second or minute that it names, so that a time as it was printed means the snapshot it was printed for."""
+    clock = _CLOCK.search(text)
+    if clock is None or clock["fraction"]:
+        return timedelta()
+    return timedelta(seconds=1 if clock["second"] else 60) - timedelta(microseconds=1)
+
+
 def _latest_at(known: Known[Dated], volume: str, text: str) -> str:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise SnapshotNotFound(f"{text!r} is no time such as 2026-11-22T10:00") from None
     time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    time += _until_the_end_of(text)
     first = None
     for item in known.newest_first(volume):
         if item.created <= time:

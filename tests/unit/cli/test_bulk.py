@@ -92,6 +92,7 @@ def test_a_dry_run_writes_nothing(place: Place) -> None:
         (["a.img", "-"], "source - has no name of its own"),
         (["a.img", "b.img", "-j", "0"], "0 is not in the range"),
         (["a.img", "b.img", "--limit-rate", "fast"], "'fast' is not a rate"),
+        (["a.img", "b.img", "--limit-rate", "50"], "50 is 50 bytes a second; give it a unit, as in 50MiB"),
         (["a.img", "b.img", "--to", "nera"], "did you mean 'near'"),
         ([], "a SOURCE is missing"),
         (["a.img", "--jobs", "jobs.toml"], "either SOURCE or --jobs"),

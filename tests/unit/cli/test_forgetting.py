@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.place import Place
+from tests.support.terminal import Terminal
 
 BLOCK = 256 << 10
 
@@ -113,3 +114,26 @@ def test_a_destination_that_is_away_is_told(place: Place) -> None:
     place.run("forget", "--keep-last", "1", "--prune")
     assert len(place.json("list")["snapshots"]) == 2
     place.run("verify", "--read-data", "100")
+
+
+@pytest.mark.parametrize(("command", "refused"), [(("forget", "vm/root~1"), "nothing was forgotten"), (("prune",), "nothing was deleted")])
+def test_a_person_is_asked_and_may_say_no(place: Place, command: tuple[str, ...], refused: str) -> None:
+    before = place.json("list")["snapshots"]
+    with Terminal(place.command(*command), env=place.environment, cwd=place.root) as terminal:
+        terminal.wait_for(lambda seen: "[y/N]" in seen)
+        terminal.type("n\n")
+        assert terminal.end() == 1
+    assert refused in terminal.seen
+    assert place.json("list")["snapshots"] == before
+
+
+def test_what_a_person_has_seen_is_what_is_forgotten(place: Place) -> None:
+    """Even if another snapshot was made while they thought about it."""
+    meant = place.json("show", "vm/root~1")["snapshot"]
+    with Terminal(place.command("forget", "vm/root~1"), env=place.environment, cwd=place.root) as terminal:
+        terminal.wait_for(lambda seen: "[y/N]" in seen)
+        place.run("export", "disk.img", "--volume", "vm/root")
+        terminal.type("y\n")
+        assert terminal.end() == 0
+    assert meant not in {item["snapshot"] for item in place.json("list")["snapshots"]}
+    assert len(place.json("list", "vm/root")["snapshots"]) == 5

@@ -101,6 +101,12 @@ def test_errors_are_told_apart() -> None:
     assert not isinstance(target_error("t", OSError(5, "Input/output error")), TargetFull)
 
 
+def test_a_device_that_is_not_there_is_made_by_nobody() -> None:
+    """A file below /dev would lie in memory, and be gone with it."""
+    with pytest.raises(TargetError, match=r"/dev/snapferry-none does not exist, .* make the device first"):
+        look("/dev/snapferry-none")
+
+
 def test_a_file_that_grew_while_it_was_opened_is_not_taken_for_empty(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.touch()
