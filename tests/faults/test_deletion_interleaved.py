@@ -100,7 +100,7 @@ async def test_a_killed_export_does_not_block_the_prune_of_a_place_that_was_behi
         await repository.export(MemorySource(volume(1)), volume="v", block_size=BLOCK)
     lab.missing.clear()
 
-    async def nothing(self: Export, fanout: object) -> None:
+    async def nothing(self: Export) -> None:
         """Killed: nobody says that nothing comes any more."""
 
     class Dies(MemorySource):
