@@ -228,6 +228,8 @@ impl Index {
         for loose in self.read().recent.loose().filter(|it| added.contains(&it.id)) {
             rows.extend(loose.segment.rows(loose.bytes(), |_| true)?);
         }
+        // In whatever order they were read: who reads the same packs makes the same segment.
+        rows.sort_unstable_by_key(|row| row.pack);
         let sealed = seal_rows(keys, &rows, &[])?;
         self.forget(&added);
         sealed.iter().try_for_each(|segment| self.add_segment(segment.id, segment.plain.clone()))?;
@@ -399,6 +401,6 @@ impl Index {
 }
 
 #[cfg(test)]
-mod damage_tests;
+mod sharing_tests;
 #[cfg(test)]
 mod tests;

@@ -271,3 +271,15 @@ fn every_damaged_file_is_found_in_one_go_over_all() {
     assert!(found >= bundles.len() && !bundles.iter().any(|path| path.exists()));
     assert!(is_sound(&said.load(directory, true).0));
 }
+
+#[test]
+fn the_same_packs_make_the_same_segment_in_whatever_order_they_were_read() {
+    let keys = Keyring::generate().unwrap();
+    let packs: Vec<IndexedPack> = (0..5).map(|number| pack(number, &[number, number + 50])).collect();
+    let made = |order: [usize; 5]| {
+        let index = Index::default();
+        order.iter().for_each(|number| index.add_pack(&packs[*number]).unwrap());
+        index.take_added(&keys).unwrap().into_iter().map(|segment| segment.id).collect::<Vec<_>>()
+    };
+    assert_eq!(made([0, 1, 2, 3, 4]), made([3, 1, 4, 0, 2]));
+}
