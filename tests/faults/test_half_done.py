@@ -161,6 +161,16 @@ async def test_a_place_that_fails_after_its_first_beat_has_its_session_ended(mak
     assert not _open_sessions(lab, "far")
 
 
+async def test_a_segment_that_was_left_at_one_place_only_is_brought_to_the_others(make_lab: MakeLab) -> None:
+    lab = await (await make_lab("near", "far")).begin_with(volume(1))
+    for key in [key for key in lab.stores["near"] if key.startswith(names.INDEX)]:
+        del lab.stores["near"][key]
+    async with lab.repository() as repository:
+        await repository.export(MemorySource(volume(1)), volume="v")
+    async with lab.repository("near") as alone:
+        assert (await alone.verify()).damage == ()
+
+
 async def test_a_place_that_fills_up_has_its_session_ended(make_lab: MakeLab) -> None:
     """A prune is what is needed there then, and it would wait."""
     lab = await (await make_lab("near", "far")).begin_with(volume(1))

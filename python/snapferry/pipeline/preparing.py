@@ -14,7 +14,7 @@ from types import MappingProxyType
 from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import DestinationError, Fenced, SnapferryError
-from snapferry.pipeline.rebuild import store_added
+from snapferry.pipeline.rebuild import complete_segments, store_added
 from snapferry.repository import names
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache, LoadedIndex
@@ -101,6 +101,8 @@ async def prepare(
             loaded = await cache.load(taking_part, presence)
             if not dry_run:
                 await store_added(loaded, taking_part, threads)
+                # A writer that was killed may have left a segment at some of its places only.
+                await complete_segments(loaded, presence, taking_part)
     presence.drop(loaded.bad_packs)
     damage = list(loaded.damage)
     for name, pack, size in presence.drop_misfits(loaded.sizes_that_differ(presence)):

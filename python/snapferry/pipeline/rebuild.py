@@ -63,6 +63,9 @@ async def complete_segments(loaded: LoadedIndex, presence: Presence, writable: M
     """Copies to each destination the segments that others have and that name packs which its own do not."""
     for name, destination in writable.items():
         own = loaded.segments.get(name, {})
+        others = {segment for listed in loaded.segments.values() for segment in listed} - own.keys()
+        if not others or loaded.packs_named(others).isdisjoint(presence.packs.get(name, {})):
+            continue
         unnamed = presence.packs.get(name, {}).keys() - loaded.packs_named(own)
         naming = {segment.hex() for segment in split(loaded.index.segments_naming(b"".join(unnamed)))}
         for segment in sorted(naming - own.keys()):
