@@ -71,7 +71,7 @@ def forget_command(
                 _say(invocation, preview)
                 if preview.forgotten and not click.confirm(f"Forget these {len(preview.forgotten)} snapshots?", err=True):
                     raise click.ClickException("nothing was forgotten")
-                if policy is None:  # By number or time they may be others by now.
+                if policy is None and preview.forgotten:  # By number or time they may be others by now.
                     wanted = tuple(item.id for item in preview.forgotten)
             result = await repository.forget(wanted, policy=policy, destinations=destinations or None, dry_run=dry_run)
             if not and_prune or dry_run:

@@ -74,6 +74,13 @@ fn is_sound(index: &Index) -> bool {
     }) == Some(true)
 }
 
+/// Changes bits of one byte.
+fn flip(path: &Path, at: usize, bits: u8) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= bits;
+    std::fs::write(path, bytes).unwrap();
+}
+
 /// The one table, its bytes, and where its entries and its fan-out are.
 fn table(directory: &Path) -> (PathBuf, Vec<u8>, usize, usize) {
     let is_table = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("table-");
@@ -92,15 +99,14 @@ fn a_border_of_groups_that_moved_by_one_is_not_merged() {
     let directory = directory.path();
     let mut said = Said::new(1, 60);
     said.load(directory, true).2.unwrap();
-    let (path, mut bytes, _, fanout) = table(directory);
+    let (path, bytes, _, fanout) = table(directory);
     let border = |group: usize| u32::from_le_bytes(bytes[fanout + group * 4..][..4].try_into().unwrap());
     let moved = |group: &usize| {
         let (before, here, after) = (border(group - 1), border(*group), border(group + 1));
         before % 2 == 0 && here == before + 1 && after == here
     };
     let group = (30_000..65_535).find(moved).unwrap();
-    bytes[fanout + group * 4] ^= 1;
-    std::fs::write(&path, &bytes).unwrap();
+    flip(&path, fanout + group * 4, 1);
     said.say(1, 100..160);
     assert!(said.load(directory, true).2.is_err());
     let (index, ..) = said.load(directory, true);
@@ -114,9 +120,8 @@ fn damage_in_the_fan_out_fails_one_fold_and_no_more() {
     let directory = directory.path();
     let mut said = Said::new(1, 60);
     said.load(directory, true).2.unwrap();
-    let (path, mut bytes, _, fanout) = table(directory);
-    bytes[fanout + 30_000 * 4] ^= 64;
-    std::fs::write(&path, &bytes).unwrap();
+    let (path, _, _, fanout) = table(directory);
+    flip(&path, fanout + 30_000 * 4, 64);
     said.say(1, 100..160);
     assert!(said.load(directory, true).2.is_err());
     assert!(!path.exists());
@@ -132,9 +137,8 @@ fn after_damage_in_a_table_the_same_index_folds_again() {
     let directory = directory.path();
     let mut said = Said::new(10, 1000);
     said.load(directory, true).2.unwrap();
-    let (path, mut bytes, entries, _) = table(directory);
-    bytes[entries + 9000 * 8] ^= 1;
-    std::fs::write(&path, &bytes).unwrap();
+    let (path, _, entries, _) = table(directory);
+    flip(&path, entries + 9000 * 8, 1);
     let (index, _) = said.open(directory, true);
     let folded: Vec<bool> = (1..4)
         .map(|number| {
@@ -197,10 +201,7 @@ fn damage_that_is_met_while_a_fold_begins_is_not_forgotten() {
         });
         drop(index);
         let path = directory.join(bundle_file(&name));
-        let mut bytes = std::fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        std::fs::write(path, bytes).unwrap();
+        flip(&path, std::fs::metadata(&path).unwrap().len() as usize / 2, 1);
         let (index, _) = said.open(directory, true);
         said.add_last(&index);
         let (other, go) = (index.clone(), AtomicBool::new(false));
@@ -261,11 +262,7 @@ fn every_damaged_file_is_found_in_one_go_over_all() {
     let mut bundles: Vec<PathBuf> =
         entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("bundle-")).collect();
     bundles.truncate(4);
-    for path in &bundles {
-        let mut bytes = std::fs::read(path).unwrap();
-        bytes[6000] ^= 1;
-        std::fs::write(path, bytes).unwrap();
-    }
+    bundles.iter().for_each(|path| flip(path, 6000, 1));
     let (index, _) = said.open(directory, true);
     let found = (0..index.files().len()).filter(|number| index.verify(*number).is_err()).count();
     assert!(found >= bundles.len() && !bundles.iter().any(|path| path.exists()));
