@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from snapferry.lifecycle.retention import RetentionPolicy
     from snapferry.source import ChangeMap, DeviceSource, FileSource, SequentialSource, Source, StreamSource, read_change_map
     from snapferry.types import (
+        ChannelProgress,
         Damage,
         ExportResult,
         ForgetResult,
@@ -85,7 +86,7 @@ _HOMES = {
         "ChangeMap", "DeviceSource", "FileSource", "SequentialSource", "Source", "StreamSource", "read_change_map",
     ),
     "snapferry.types": (
-        "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSummary", "MapUse", "Progress",
+        "ChannelProgress", "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSummary", "MapUse", "Progress",
         "Pruned", "PruneResult", "RestoreResult", "Snapshot", "SnapshotSummary", "VerifyResult",
     ),
 }  # fmt: skip
@@ -98,6 +99,7 @@ __all__ = [
     "BulkResult",
     "CatalogError",
     "ChangeMap",
+    "ChannelProgress",
     "Config",
     "ConfigurationError",
     "Damage",
