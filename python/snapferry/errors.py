@@ -131,6 +131,10 @@ class DestinationUnreachable(DestinationError):
     retryable = True
 
 
+class DestinationDetached(DestinationUnreachable):
+    """The destination was left behind, because it was slower than the others or did not answer; it is brought up to date later."""
+
+
 class DestinationDenied(DestinationError):
     """The destination refuses: permission or credentials."""
 

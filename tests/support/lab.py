@@ -123,7 +123,7 @@ class Lab:
     def machine(self, *names: str, memory: int = 64 * MiB, min_copies: int = 1, catalog: str | None = None) -> Config:
         """The configuration of a machine with no cache, catalog or journals that knows these places (all, unless given) and the key."""
         home = self.directory / f"machine-{next(self._machines)}"
-        entries = [DestinationConfig(name, f"memory://{name}") for name in names or self.names]
+        entries = [DestinationConfig(name, f"memory://{name}", patience=0) for name in names or self.names]
         config = new_config(home / "snapferry.toml", entries, key_file=self._key_file, min_copies=min_copies, environment={})
         local = dataclasses.replace(
             config.repository,

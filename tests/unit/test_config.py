@@ -113,7 +113,7 @@ def test_secrets_are_hidden(tmp_path: Path) -> None:
         (MINIMAL + 'slwo = "block"\n', r"unknown key 'slwo' .*'slow'"),
         (MINIMAL + "price = { store_gb = 1 }\n", r"unknown key 'store_gb' .*'store_gb_month'"),
         (MINIMAL + 'price = { egress_gb = "much" }\n', "numbers of 0 or more"),
-        (MINIMAL + 'slow = "spool"\n', r"'spool' is not offered by this version yet"),
+        (MINIMAL + 'slow = "drop"\n', r"slow: 'drop'"),
         (MINIMAL + 'slow = "detach"\n', r"'detach' is not offered by this version yet"),
         (MINIMAL + 'slow = "sometimes"\n', r"'sometimes' is unknown"),
         (MINIMAL + '[placement]\npolicy = "spread"\n', r"'spread' is not offered by this version yet; it offers mirror"),

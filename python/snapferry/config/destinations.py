@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from snapferry.config.places import check_url, join, not_offered, place_of, without_secrets
 from snapferry.config.s3_place import parse_s3
 from snapferry.config.tables import check_table
-from snapferry.config.values import DestinationConfig, Price
+from snapferry.config.values import PATIENCE, DestinationConfig, Price
 from snapferry.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_KEYS = ("name", "url", "slow", "price", "options")
+_KEYS = ("name", "url", "slow", "patience", "price", "options")
+_SLOW = ("block", "spool", "detach")
 _PRICE_KEYS = ("store_gb_month", "egress_gb", "request_1k")
+_LONGEST_PATIENCE = 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NAMED_URL = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
 
@@ -52,8 +54,11 @@ def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationCo
         where = f"destination {name!r}"
         if not isinstance(url, str) or not url:
             raise ConfigurationError(f"{file}: {where} has no url")
-        if not isinstance(slow, str) or slow != "block":
-            raise ConfigurationError(f"{file}: {where}: slow: {not_offered(slow, ('block',), ('spool', 'detach'))}")
+        if slow not in _SLOW:
+            raise ConfigurationError(f"{file}: {where}: slow: {not_offered(slow, _SLOW, ())}")
+        patience = table.get("patience", PATIENCE)
+        if not isinstance(patience, (int, float)) or isinstance(patience, bool) or not 0 <= patience <= _LONGEST_PATIENCE:
+            raise ConfigurationError(f"{file}: {where}: patience is a number of seconds from 0 to {_LONGEST_PATIENCE}, not {patience!r}")
         if not isinstance(options, dict):
             raise ConfigurationError(f"{file}: {where}: options must be a table")
         price = check_table(table.get("price", {}), f"{where}: price", _PRICE_KEYS, file)
@@ -70,7 +75,9 @@ def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationCo
         if place in places:
             raise ConfigurationError(f"{file}: destinations {places[place]!r} and {name!r} are the same place: {without_secrets(url)}")
         places[place] = name
-        destinations.append(DestinationConfig(name, url, slow, Price(**{k: float(v) for k, v in price.items()}), MappingProxyType(options)))
+        destinations.append(
+            DestinationConfig(name, url, slow, float(patience), Price(**{k: float(v) for k, v in price.items()}), MappingProxyType(options))
+        )
         origins |= {f"destination.{name}.{key}": f"file:{file}" for key in table if key != "name"}
     return tuple(destinations), origins
 

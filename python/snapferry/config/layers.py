@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, tuple[str, ...]] = {
     "repository": ("id", "key_file", "passphrase_file", "passphrase_command", "cache_dir", "catalog", "state_dir"),
     "placement": ("policy", "min_copies"),
-    "engine": ("memory", "check_built", "codec", "level", "threads", "limit_rate"),
+    "engine": ("memory", "check_built", "codec", "level", "threads", "limit_rate", "spool_size", "spool_dir"),
 }
 
 

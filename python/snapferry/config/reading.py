@@ -12,7 +12,7 @@ from snapferry.config.destinations import check_destinations
 from snapferry.config.layers import SECTIONS, Layers, check_environment
 from snapferry.config.places import KEY_FILE_NAME, find_config, join, not_offered, xdg
 from snapferry.config.tables import check_table, read_toml
-from snapferry.config.values import Config, DestinationConfig, EngineConfig, PlacementConfig, RepositoryConfig
+from snapferry.config.values import SPOOL_SIZE, Config, DestinationConfig, EngineConfig, PlacementConfig, RepositoryConfig
 from snapferry.errors import AccessDenied, ConfigurationError
 from snapferry.types import MiB
 
@@ -77,7 +77,7 @@ def new_config(
     )
     if repository_id is not None:
         repository["id"] = repository_id
-    entries = [{"name": d.name, "url": d.url, "slow": d.slow, "options": dict(d.options)} for d in destinations]
+    entries = [{"name": d.name, "url": d.url, "slow": d.slow, "patience": d.patience, "options": dict(d.options)} for d in destinations]
     document = {"repository": repository, "destination": entries, "placement": {"min_copies": min_copies}}
     return _build(document, Path(path).absolute(), os.environ if environment is None else environment, {})
 
@@ -132,6 +132,8 @@ def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, st
             level=engine.integer("level", 1, -7, 22),
             threads=engine.integer("threads", os.cpu_count() or 1, 1, 1 << 10),
             limit_rate=engine.rate("limit_rate"),
+            spool_size=engine.size("spool_size", SPOOL_SIZE, 0),
+            spool_dir=engine.path("spool_dir", file.parent) if engine.raw("spool_dir") is not None else None,
         ),
         origins={key: origin for layers in sections.values() for key, origin in layers.origins.items()} | origins,
     )

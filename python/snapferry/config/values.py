@@ -7,15 +7,18 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from snapferry.config.places import nearest, without_secrets, xdg
 from snapferry.config.units import format_size
 from snapferry.errors import ConfigurationError
-from snapferry.types import MiB
+from snapferry.types import GiB, MiB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+PATIENCE = 60.0
+SPOOL_SIZE = 16 * GiB
 
 _SECRET = re.compile(r"secret|password|passphrase|token|credential|access_key", re.IGNORECASE)
 
@@ -31,11 +34,15 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class DestinationConfig:
-    """One ``[[destination]]``: its name, where it is (a bare path is absolute here), and what is special about it."""
+    """One ``[[destination]]``: its name, where it is (a bare path is absolute here), and what is special about it.
+
+    ``slow`` is ``block``, ``spool`` or ``detach``; ``patience`` the seconds that it may go on failing with what may pass by itself.
+    """
 
     name: str
     url: str
-    slow: str = "block"
+    slow: Literal["block", "spool", "detach"] = "block"
+    patience: float = PATIENCE
     price: Price = Price()
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -70,6 +77,7 @@ class EngineConfig:
     """``[engine]``. ``memory`` is the byte budget; ``check_built`` is ``full`` or ``sample``; ``codec`` is zstd, lz4 or none.
 
     ``limit_rate``: bytes a second to all destinations together, and as many from them; None for no limit.
+    ``spool_size``: bytes that may lie in ``spool_dir`` (None: below ``repository.state_dir``) for destinations that are spooled for.
     """
 
     memory: int = 256 * MiB
@@ -78,6 +86,8 @@ class EngineConfig:
     level: int = 1
     threads: int = 1
     limit_rate: int | None = None
+    spool_size: int = SPOOL_SIZE
+    spool_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +145,11 @@ class Config:
             return self.repository.catalog
         return f"sqlite:///{xdg('XDG_DATA_HOME', '.local/share', os.environ)}/catalog-{repository_id or self.repository.id or 'unknown'}.sqlite"
 
+    @property
+    def spool_dir(self) -> Path:
+        """Where what is spooled lies, unless said otherwise below the state of this machine."""
+        return self.engine.spool_dir or self.repository.state_dir / "spool"
+
     def settings(self) -> list[Setting]:
         """Every value with its origin, in the order of the file, secrets hidden."""
         values: dict[str, object] = {}
@@ -146,11 +161,14 @@ class Config:
                 del values[f"repository.{key}"]
         values["repository.catalog"] = self.catalog_url()
         values["engine.memory"] = format_size(self.engine.memory)
+        values["engine.spool_size"] = format_size(self.engine.spool_size)
+        values["engine.spool_dir"] = str(self.spool_dir)
         values["engine.limit_rate"] = f"{format_size(self.engine.limit_rate)}/s" if self.engine.limit_rate else "none"
         for destination in self.destinations:
             at = f"destination.{destination.name}"
             values[f"{at}.url"] = without_secrets(destination.url)
             values[f"{at}.slow"] = destination.slow
+            values[f"{at}.patience"] = destination.patience
             values[f"{at}.price"] = _plain(destination.price)
             values[f"{at}.options"] = {k: "(hidden)" if _SECRET.search(k) else v for k, v in destination.options.items()}
         return [Setting(key, value, self.origins.get(key, "default")) for key, value in values.items()]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snapferry.config.places import xdg
 from snapferry.config.units import format_size, parse_size
-from snapferry.config.values import Config, EngineConfig, Price
+from snapferry.config.values import PATIENCE, Config, EngineConfig, Price
 from snapferry.errors import ConfigurationError, SnapferryError
 
 
@@ -28,6 +28,8 @@ def write_config(config: Config) -> None:
         lines.append(f"catalog = {_toml(config.repository.catalog)}")
     for d in config.destinations:
         lines += ["", "[[destination]]", f"name = {_toml(d.name)}", f"url = {_toml(d.url)}", f"slow = {_toml(d.slow)}"]
+        if d.patience != PATIENCE:
+            lines.append(f"patience = {_toml(d.patience)}")
         if d.price != Price():
             lines.append("price = " + _toml(dataclasses.asdict(d.price)))
         if d.options:
@@ -38,7 +40,12 @@ def write_config(config: Config) -> None:
     changed = [
         key for key in ("check_built", "codec", "level", "threads", "limit_rate") if getattr(config.engine, key) != getattr(usual, key)
     ]
-    lines += [f"{key} = {_toml(getattr(config.engine, key))}" for key in changed] + [""]
+    lines += [f"{key} = {_toml(getattr(config.engine, key))}" for key in changed]
+    if config.engine.spool_size != usual.spool_size:
+        lines.append(f"spool_size = {_toml(_size(config.engine.spool_size))}")
+    if config.engine.spool_dir is not None:
+        lines.append(f"spool_dir = {_toml(str(config.engine.spool_dir))}")
+    lines.append("")
     try:
         config.path.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(config.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from snapferry.destination import Destination
 from snapferry.engine.ground import Ground
@@ -21,7 +22,7 @@ from snapferry.repository.slot_keeping import bring
 from snapferry.repository.snapshots import VOLUME_NAME
 from snapferry.repository.survey import Survey
 from snapferry.source import AnySource, ChangeMap, Source
-from snapferry.transport import Limits
+from snapferry.transport import Limits, Manner, Spool, leftovers
 from snapferry.types import (
     DEFAULT_BLOCK_SIZE,
     MAX_BLOCK_SIZE,
@@ -102,6 +103,7 @@ class Exporting:
             engine = membership.config.engine
             # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
             share = await stack.enter_async_context(self._tools.admission.share(draft.block_size, self._side_by_side))
+            kept = await stack.enter_async_context(leftovers(str(self._spool_root)))
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache, membership.tools.threads,
                 session_id=draft.id, volume=volume, parent=compared, reference=latest,
@@ -115,13 +117,17 @@ class Exporting:
                     self._with_parent(draft, prepared), prepared.parent, self._min_copies,
                     codec=engine.codec, level=engine.level, check=engine.check_built,
                     skip_unreadable=self._skip_unreadable, dry_run=self._dry_run, changes=changes,
-                    parent_packs=await self._packs_of(prepared.parent) if changes else None,
+                    parent_packs=await self._packs_of(prepared.parent) if changes else None, manners=self._manners(),
                 )  # fmt: skip
+            spool = await stack.enter_async_context(Spool(str(self._spool_root), engine.spool_size))
             export = Export(
                 plan, source, prepared, share, replicas, membership.cache, tools,
-                order=self._to, failures=self._failures, on_progress=on_progress,
+                order=self._to, failures=self._failures, spool=spool, leftovers=tuple(kept.sources.values()), on_progress=on_progress,
             )  # fmt: skip
             result = await export.run()
+            if not result.behind and set(self._to) >= {place.name for place in membership.config.destinations if place.slow == "spool"}:
+                # All that was ever spooled for is up to date.
+                await kept.discard()
         if not self._dry_run:
             await self._memory.note_snapshot(result.snapshot, result.acknowledged)
             if export.packs is not None:
@@ -129,6 +135,13 @@ class Exporting:
                 await membership.tools.threads.run(sets.store, volume, made.id, export.packs, keep=made.parent)
         await self._memory.note_damage(damage + export.damage)
         return result
+
+    @property
+    def _spool_root(self) -> Path:
+        return self._membership.config.spool_dir / self._membership.members.repository_id
+
+    def _manners(self) -> dict[str, Manner]:
+        return {place.name: Manner(place.slow, place.patience) for place in self._membership.config.destinations}
 
     async def _open(self) -> dict[str, Destination]:
         """The destinations that can take part; a dry run only reads them."""

@@ -15,7 +15,7 @@ from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.opening import Members, check_place, open_members
 from snapferry.repository.pack_sets import PackSets
 from snapferry.repository.slot_keeping import refresh
-from snapferry.transport import Limits, ReplicaBoard, with_retry
+from snapferry.transport import Limits, ReplicaBoard, with_deadline, with_retry
 
 
 async def open_all(
@@ -42,7 +42,7 @@ async def open_all(
             failures[config.name] = result
         else:
             stack.push_async_callback(result.close)
-            opened[config.name] = limits.limited(board.metered(with_retry(limits.counted(result))))
+            opened[config.name] = limits.limited(with_deadline(board.metered(with_retry(limits.counted(result)))))
     return opened, failures
 
 

@@ -1,23 +1,23 @@
 """An export: one pass over the source, every pack to all destinations at once, and a commit when enough of them hold everything.
 
 Order (docs/format.md): data packs and early manifest packs, with index segments after the packs they name; the last segment; the last
-manifest packs; ``sessions/<id>/end``; ``snapshots/<id>``. Each kind is acknowledged before the next is begun, and no commit is begun before
-``min_copies`` destinations hold everything. A destination that failed gets nothing more; one that was behind gets copies first.
+manifest packs; ``sessions/<id>/end``; ``snapshots/<id>``. At each destination each kind is acknowledged before the next is begun there, and no
+commit is begun before ``min_copies`` destinations hold everything. A destination that failed gets nothing more; one that was behind gets copies first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from snapferry import _core
 from snapferry.destination import Destination
-from snapferry.errors import SnapferryError
+from snapferry.errors import DestinationUnreachable, SnapferryError
 from snapferry.pipeline.admission import Share
 from snapferry.pipeline.committing import Committing
 from snapferry.pipeline.convert import open_manifest, roots_from_core
@@ -38,7 +38,7 @@ from snapferry.repository.gathering import task_group
 from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.sessions import BEAT_SECONDS, abandon, beating
 from snapferry.source import AnySource, ChangeMap, Source
-from snapferry.transport import FanOut, TooFewCopies
+from snapferry.transport import FanOut, Manner, Spool, TooFewCopies
 from snapferry.types import Damage, ExportResult, Progress, ProgressCallback, Snapshot
 
 ADVANCE = 4096
@@ -56,6 +56,7 @@ class ExportPlan:
         parent: what it is compared with.
         codec, level, check: as the packer takes them.
         changes: a map of what changed since ``parent``, and ``parent_packs``: what packs that names, if this machine knows.
+        manners: by name, what is done where a destination is slow.
         beat_seconds, segment_seconds: the pace of signs of life and of index segments.
     """
 
@@ -69,6 +70,7 @@ class ExportPlan:
     dry_run: bool = False
     changes: ChangeMap | None = None
     parent_packs: bytes | None = None
+    manners: Mapping[str, Manner] = field(default_factory=dict)
     beat_seconds: float = BEAT_SECONDS
     segment_seconds: float = SECONDS
 
@@ -90,6 +92,8 @@ class Export:
         replicas: destinations to read the parent's pages and packs for copies from, by name.
         order: all names that were asked for, for the result.
         failures: destinations that could not even begin.
+        spool: where packs go for destinations that are to be spooled for.
+        leftovers: stores on this machine to copy packs from before any replica is asked.
 
     Attributes:
         packs: after ``run``, ids of all packs that the snapshot's trees name, perhaps of some more; None after a dry run.
@@ -107,6 +111,8 @@ class Export:
         *,
         order: tuple[str, ...],
         failures: dict[str, BaseException],
+        spool: Spool | None = None,
+        leftovers: Sequence[Destination] = (),
         on_progress: ProgressCallback | None = None,
     ) -> None:
         self._plan = plan
@@ -119,6 +125,8 @@ class Export:
         self._sizing = share.sizing
         self._order = order
         self._failures = failures
+        self._spool = spool
+        self._leftovers = leftovers
         self._on_progress = on_progress
         self._block_size = plan.snapshot.block_size
         self._mapped: Mapped | None = None
@@ -158,21 +166,19 @@ class Export:
         return combined(f"too few destinations are left to make {copies}{state}", failures)
 
     async def _run(self, begun: float) -> ExportResult:
-        destinations = list(self._prepared.destinations.values())
-        needed = self._plan.min_copies if not self._plan.dry_run else 0
-        async with FanOut([] if self._plan.dry_run else destinations, needed=needed) as fanout:
+        async with self._open_fanout() as fanout:
             self._fanout = fanout
             self._sender = Sender(fanout, self._tools.budget)
             self._committing = Committing(
-                self._prepared, fanout, self._sender.sent, self._copying,
-                min_copies=self._plan.min_copies, abandon=self._abandon,
-            )  # fmt: skip
+                self._prepared, fanout, self._sender.sent, self._copying, self._leftovers, min_copies=self._plan.min_copies
+            )
             try:
                 async with self._beating(fanout):
                     snapshot = await self._make(fanout)
                     if self._plan.dry_run:
                         return self._result(snapshot, set(), begun)
-                    acknowledged = await self._committing.run(snapshot)
+                    async with self._telling(snapshot.size):
+                        acknowledged = await self._committing.run(snapshot)
                     self._failures.update(fanout.failed)
                     result = self._result(snapshot, acknowledged, begun)
                     if len(result.acknowledged) < self._plan.min_copies:
@@ -181,6 +187,20 @@ class Export:
             finally:
                 # Where it failed too: a prune there would wait for a session that nobody ends.
                 await self._abandon()
+
+    def _open_fanout(self) -> FanOut:
+        if self._plan.dry_run:
+            return FanOut([], needed=0)
+        manners, prepared = self._plan.manners, self._prepared
+        absent = {
+            name: error
+            for name, error in self._failures.items()
+            if name in manners and manners[name].slow == "spool" and isinstance(error, DestinationUnreachable)
+        }
+        return FanOut(
+            list(prepared.destinations.values()), needed=self._plan.min_copies, manners=manners, absent=absent,
+            budget=self._tools.budget, spool=self._spool,
+        )  # fmt: skip
 
     def _beating(self, fanout: FanOut) -> AbstractAsyncContextManager[None]:
         """Signs of life at every destination; a fenced session counts as a failed destination."""
@@ -215,14 +235,11 @@ class Export:
         snapshot = replace(plan.snapshot, size=reader.size, bytes_new=counts.bytes_new, unreadable=merged(reader.unreadable))
         if plan.dry_run:
             return snapshot
-        await fanout.drain()
         await self._sender.manifest(await tools.threads.run(writer.advance, reader.blocks))
         roots, packs = await tools.threads.run(writer.finish)
         await self._segments.flush()
-        await fanout.drain()
-        await self._sender.manifest(packs)
+        await self._sender.manifest(packs, after=fanout.mark())
         del packs
-        await fanout.drain()
         written = await tools.threads.run(writer.packs)
         self.packs = mapped.packs(written) if mapped else written
         self._tell(reader.size, last=True)
@@ -337,4 +354,23 @@ class Export:
         if last or now - self._told >= _PROGRESS_SECONDS:
             self._told = now
             total = self._source.size if isinstance(self._source, Source) else None
-            self._on_progress(Progress("export", self._plan.snapshot.volume, done, total, self._fanout.bytes_sent))
+            self._on_progress(
+                Progress("export", self._plan.snapshot.volume, done, total, self._fanout.bytes_sent, self._fanout.statistics())
+            )
+
+    @asynccontextmanager
+    async def _telling(self, done: int) -> AsyncIterator[None]:
+        """Tells now and then how the destinations stand while the block runs, and once more at its end."""
+
+        async def tell() -> None:
+            while True:
+                await asyncio.sleep(_PROGRESS_SECONDS)
+                self._tell(done)
+
+        telling = asyncio.create_task(tell())
+        try:
+            yield
+        finally:
+            telling.cancel()
+            await asyncio.wait({telling})
+        self._tell(done, last=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from snapferry import _core
@@ -33,19 +33,27 @@ class CatchUp:
     Arguments:
         loaded: the index, in which blocks are looked up whose place names a pack that is gone; all of ``present`` is usable in it.
         present: the packs that the sources hold.
+        leftovers: stores on this machine that may have packs; asked before the sources.
 
     Attributes:
         bytes_copied: by destination, in bytes of all objects.
     """
 
     def __init__(
-        self, snapshot: Snapshot, sources: Mapping[str, Destination], tools: Tools, loaded: LoadedIndex, present: Iterable[bytes]
+        self,
+        snapshot: Snapshot,
+        sources: Mapping[str, Destination],
+        tools: Tools,
+        loaded: LoadedIndex,
+        present: Iterable[bytes],
+        leftovers: Sequence[Destination] = (),
     ) -> None:
         self._snapshot = snapshot
         self._loaded = loaded
         self._present = _core.PackSet(b"".join(present))
         self._sources = dict(sources)
         self._tools = tools
+        self._leftovers = leftovers
         self._needed: list[bytes] | None = None
         self._walking = asyncio.Lock()
         self.bytes_copied: dict[str, int] = {}
@@ -68,7 +76,7 @@ class CatchUp:
 
         async def copy(pack: bytes) -> None:
             async with gate:
-                self._count(target, await copy_pack(pack, self._sources, target, self._tools))
+                self._count(target, await copy_pack(pack, self._sources, target, self._tools, self._leftovers))
 
         await together(copy(pack) for pack in missing)
 

@@ -1,11 +1,13 @@
-"""The end of an export: commits where everything is, brings the others up to date, and commits there too."""
+"""The end of an export: each destination commits as soon as it holds everything, and enough others do; those behind are brought up to date first."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 
+from snapferry.destination import Destination
 from snapferry.errors import Fenced, SnapferryError
 from snapferry.pipeline.catch_up import CatchUp
 from snapferry.pipeline.preparing import Prepared
@@ -23,7 +25,7 @@ class Committing:
     Arguments:
         sent: packs whose sending has begun; live.
         tools: for the copies, whole packs at a time.
-        abandon: called where no commit may be begun any more, because too few would be left.
+        leftovers: stores on this machine that may have packs which a destination lacks.
 
     Attributes:
         begun: where a commit was begun: it may be decided, whatever the store answers.
@@ -36,81 +38,112 @@ class Committing:
         fanout: FanOut,
         sent: AbstractSet[bytes],
         tools: Tools,
+        leftovers: Sequence[Destination] = (),
         *,
         min_copies: int,
-        abandon: Callable[[], Awaitable[None]],
     ) -> None:
         self._prepared = prepared
         self._fanout = fanout
         self._sent = sent
         self._tools = tools
+        self._leftovers = leftovers
         self._min_copies = min_copies
-        self._abandon = abandon
+        self._holding: set[str] = set()
+        self._settled: set[str] = set()
         self._acknowledged: set[str] = set()
+        self._changed = asyncio.Condition()
+        self._copiers: dict[tuple[str, frozenset[str]], CatchUp] = {}
         self.begun: set[str] = set()
         self.bytes_copied: dict[str, int] = {}
 
     async def run(self, snapshot: Snapshot) -> set[str]:
-        """Commits ``snapshot``, all packs and segments of which are acknowledged; returns who holds it now. No failure of one is raised."""
-        prepared, alive, acknowledged = self._prepared, self._fanout.alive, self._acknowledged
+        """Commits ``snapshot``, all packs and segments of which were sent; returns who holds it now. No failure of one is raised."""
+        mark = self._fanout.mark()
+        # Once for all, since the same name has the same bytes everywhere.
         commit = self._tools.keyring.seal("commit", names.snapshot(snapshot.id), objects.commit_payload(snapshot))
-        ready = [name for name in prepared.up_to_date if name in alive]
-        behind = [name for name in prepared.destinations if name in alive and name not in ready]
-        if len(ready) >= self._min_copies:
-            await together(self._end(name, snapshot, commit) for name in ready)
-            ready = []
-        if behind:
-            ready += await self._catch_up(snapshot, behind, tuple(acknowledged) or tuple(ready))
-        if len(ready) + len(acknowledged) < self._min_copies:
-            await self._abandon()
+        await together(self._finish(name, snapshot, commit, mark) for name in self._prepared.destinations)
+        behind = [name for name in self._prepared.destinations if name in self._acknowledged.difference(self._prepared.up_to_date)]
+        await self._catch_up_parent(behind, self._acknowledged.difference(behind))
+        return self._acknowledged
+
+    async def _finish(self, name: str, snapshot: Snapshot, commit: bytes, mark: int) -> None:
+        """All of one destination's end, at its own pace."""
+        try:
+            await self._fanout.reached(name, mark)
+            if name not in self._prepared.up_to_date:
+                await self._until(self._there_are_sources)
+                await self._catch_up(name, snapshot)
+        except SnapferryError as error:
+            self._fanout.fail(name, error)
         else:
-            await together(self._end(name, snapshot, commit) for name in ready if name in self._fanout.alive)
-        await self._catch_up_parent([name for name in behind if name in acknowledged], acknowledged.difference(behind))
-        return acknowledged
+            if name in self._fanout.alive:
+                self._holding.add(name)
+        self._settled.add(name)
+        await self._tell()
+        if name in self._holding:
+            await self._until(self._may_commit)
+            if self._enough():
+                await self._end(name, snapshot, commit)
+                await self._tell()
+
+    def _enough(self) -> bool:
+        return len(self._holding) >= self._min_copies
+
+    def _may_commit(self) -> bool:
+        """Enough hold everything; or it is known that there will never be enough."""
+        return self._enough() or self._settled.issuperset(self._prepared.destinations)
+
+    def _there_are_sources(self) -> bool:
+        """Somebody has it all, for good; or whoever was to have it has, or never will."""
+        return bool(self._acknowledged) or self._settled.issuperset(self._prepared.up_to_date)
+
+    async def _until(self, state: Callable[[], bool]) -> None:
+        async with self._changed:
+            await self._changed.wait_for(state)
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _end(self, name: str, snapshot: Snapshot, commit: bytes) -> None:
         self.begun.add(name)
         try:
             await self._prepared.sessions[name].end("committed", commit)
         except SnapferryError as error:
-            if isinstance(error, Fenced) and await is_committed(self._prepared.destinations[name], snapshot.id, commit):
-                self._acknowledged.add(name)
-            else:
+            if not isinstance(error, Fenced) or not await is_committed(self._prepared.destinations[name], snapshot.id, commit):
                 self._fanout.fail(name, error)
-        else:
-            self._acknowledged.add(name)
+                return
+        self._acknowledged.add(name)
+        self._fanout.note_acknowledged(name)
 
-    async def _catch_up(self, snapshot: Snapshot, behind: list[str], healthy: tuple[str, ...]) -> list[str]:
-        """Copies what the new snapshot needs to those behind; returns those that now hold everything."""
-        prepared, copier = self._prepared, self._copier(snapshot, healthy)
-
-        async def one(name: str) -> str | None:
-            try:
-                presence = prepared.presence.packs.get(name, {}).keys() | self._sent
-                await copier.packs(prepared.destinations[name], presence, prepared.avoided.get(name, frozenset()))
-                await copier.segments(prepared.destinations[name])
-            except SnapferryError as error:
-                self._fanout.fail(name, error)
-                return None
-            finally:
-                self.bytes_copied[name] = copier.bytes_copied.get(name, 0)
-            return name
-
-        return [name for name in await together(one(name) for name in behind) if name is not None]
+    async def _catch_up(self, name: str, snapshot: Snapshot) -> None:
+        """Copies what the new snapshot needs to one that is behind. Raises what it fails with."""
+        prepared = self._prepared
+        copier = self._copier(snapshot, self._acknowledged or self._holding)
+        try:
+            presence = prepared.presence.packs.get(name, {}).keys() | self._sent
+            await copier.packs(prepared.destinations[name], presence, prepared.avoided.get(name, frozenset()))
+            await copier.segments(prepared.destinations[name])
+        finally:
+            self.bytes_copied[name] = copier.bytes_copied.get(name, 0)
 
     async def _catch_up_parent(self, behind: list[str], healthy: AbstractSet[str]) -> None:
         """The parent's commit too, where it was missing. A failure here takes nothing from the snapshot that was just made."""
         reference = self._prepared.reference
         if reference is None or not healthy:
             return
-        copier = self._copier(reference, tuple(name for name in self._prepared.holders if name in healthy))
+        copier = self._copier(reference, healthy & set(self._prepared.holders))
         for name in behind:
             with contextlib.suppress(SnapferryError):
                 await copier.bring(self._prepared.destinations[name], self._prepared.known_bad.get(name, frozenset()))
             self.bytes_copied[name] = self.bytes_copied.get(name, 0) + copier.bytes_copied.get(name, 0)
 
-    def _copier(self, snapshot: Snapshot, healthy: tuple[str, ...]) -> CatchUp:
+    def _copier(self, snapshot: Snapshot, healthy: AbstractSet[str]) -> CatchUp:
+        """One for all that copy the same from the same, since it walks the whole tree."""
         prepared = self._prepared
-        sources = {name: prepared.destinations[name] for name in healthy if name in prepared.destinations}
-        present = self._sent | {pack for name in sources for pack in prepared.presence.packs.get(name, {})}
-        return CatchUp(snapshot, sources, self._tools, prepared.loaded, present)
+        sources = {name: destination for name, destination in prepared.destinations.items() if name in healthy}
+        key = snapshot.id, frozenset(sources)
+        if key not in self._copiers:
+            present = self._sent | {pack for name in sources for pack in prepared.presence.packs.get(name, {})}
+            self._copiers[key] = CatchUp(snapshot, sources, self._tools, prepared.loaded, present, self._leftovers)
+        return self._copiers[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from snapferry import _core
 from snapferry.destination import Destination
@@ -14,41 +14,50 @@ from snapferry.repository.failures import combined
 _USUAL_PACK = 32 << 20
 
 
-async def copy_pack(pack: bytes, sources: Mapping[str, Destination], target: Destination, tools: Tools) -> int:
-    """Copies one pack from the first of ``sources`` (by speed) that has it in good order; returns its size in bytes.
+async def copy_pack(
+    pack: bytes, sources: Mapping[str, Destination], target: Destination, tools: Tools, leftovers: Sequence[Destination] = ()
+) -> int:
+    """Copies one pack from the first of ``leftovers``, or else of ``sources`` (by speed), that has it in good order; returns its size in bytes.
 
     A copy at the target that is not what its name says is replaced.
 
     Raises:
         DamageError: no source has it in good order. DestinationError: of the target, or of the sources if none answers.
     """
-    key = names.pack(pack)
+    for store in leftovers:
+        copied = await _copy_from(store, pack, target, tools)
+        if isinstance(copied, int):
+            return copied
     failures: dict[str, DestinationError] = {}
     while len(failures) < len(sources):
         name = tools.board.choose([name for name in sources if name not in failures], _USUAL_PACK)
-        reserved = 0
-        try:
-            size = await _size(sources[name], key)
-            reserved = await tools.budget.acquire(min(size, tools.budget.total // 2))
-            try:
-                data = bytearray(size)
-                await sources[name].read_into(key, 0, memoryview(data))
-                if await tools.threads.run(_core.blake3, data) != pack:
-                    raise ObjectDamaged(f"{key}: its bytes are not what its name says", name)
-            except DestinationError as error:
-                failures[name] = error
-                continue
-            await _create(pack, data, target, tools)
-            return size
-        except DestinationError as error:
-            if error.destination != name or name in failures:
-                raise
-            failures[name] = error
-        finally:
-            tools.budget.release(reserved)
+        copied = await _copy_from(sources[name], pack, target, tools)
+        if isinstance(copied, int):
+            return copied
+        failures[name] = copied
+    key = names.pack(pack)
     if not failures or any(isinstance(error, (ObjectDamaged, ObjectNotFound)) for error in failures.values()):
         raise DamageError(f"{key}: no destination has it in good order: {'; '.join(map(str, failures.values()))}")
     raise combined(f"{key} cannot be copied", failures)
+
+
+async def _copy_from(source: Destination, pack: bytes, target: Destination, tools: Tools) -> int | DestinationError:
+    """The size of what was copied, or why the source could not supply it. Raises what the target fails with."""
+    reserved = 0
+    try:
+        try:
+            size = await _size(source, names.pack(pack))
+            reserved = await tools.budget.acquire(min(size, tools.budget.total // 2))
+            data = bytearray(size)
+            await source.read_into(names.pack(pack), 0, memoryview(data))
+            if await tools.threads.run(_core.blake3, data) != pack:
+                raise ObjectDamaged(f"{names.pack(pack)}: its bytes are not what its name says", source.name)
+        except DestinationError as error:
+            return error
+        await _create(pack, data, target, tools)
+        return size
+    finally:
+        tools.budget.release(reserved)
 
 
 async def _size(source: Destination, key: str) -> int:

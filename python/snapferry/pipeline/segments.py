@@ -1,4 +1,7 @@
-"""Index segments while an export runs: every 8 packs or 10 seconds. They are what an interrupted export resumes from."""
+"""Index segments while an export runs: every 8 packs or 10 seconds. They are what an interrupted export resumes from.
+
+A destination gets a segment once it has acknowledged the packs that are named in it, whatever the others have.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ SECONDS = 10.0
 
 
 class SegmentWriter:
-    """Names packs in segments once every live destination has them.
+    """Names packs in segments.
 
     Arguments:
         seconds: the longest a pack waits for its segment.
@@ -44,8 +47,8 @@ class SegmentWriter:
         self._many = asyncio.Event()
         self._closed = False
 
-    def delivered(self, pack: bytes) -> None:
-        """A data pack lies wherever it can."""
+    def sent(self, pack: bytes) -> None:
+        """A data pack is on its way."""
         self._pending.append(pack)
         self._some.set()
         if len(self._pending) >= PACKS:
@@ -80,7 +83,8 @@ class SegmentWriter:
             self._many.clear()
         segment = await self._threads.run(self._packer.segment, packs)
         if segment is not None:
-            await self._fanout.send(names.segment(segment.id), segment.data, len(segment.data), _nothing)
+            mark = self._fanout.mark()
+            await self._fanout.send(names.segment(segment.id), segment.data, len(segment.data), _nothing, after=mark)
         if not self._closed:
             await self._cache.fold(self._index)
             return

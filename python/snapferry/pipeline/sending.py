@@ -20,21 +20,21 @@ class Sender:
         self.sent: set[bytes] = set()
 
     async def data(self, packs: list[_core.Pack], room: Room, segments: SegmentWriter) -> None:
-        """Data packs, whose reservation came from ``room``; ``segments`` hears of each that is everywhere. Empties the list."""
+        """Data packs, whose reservation came from ``room``; ``segments`` hears of each. Empties the list."""
         while packs:
             pack = packs.pop()
             capacity = room.finished(pack)
             pack_id = pack.id
 
-            def done(pack_id: bytes = pack_id, capacity: int = capacity) -> None:
+            def done(capacity: int = capacity) -> None:
                 self._budget.release(capacity)
-                segments.delivered(pack_id)
 
             await self._send(pack, done)
+            segments.sent(pack_id)
             del pack
 
-    async def manifest(self, packs: list[_core.Pack]) -> None:
-        """Manifest packs, each reserved here. Empties the list."""
+    async def manifest(self, packs: list[_core.Pack], *, after: int = 0) -> None:
+        """Manifest packs, each reserved here, ``after`` what was sent before that mark. Empties the list."""
         while packs:
             pack = packs.pop(0)
             reserved = await self._budget.acquire(min(pack.capacity, self._budget.total // 4))
@@ -42,15 +42,9 @@ class Sender:
             def done(reserved: int = reserved) -> None:
                 self._budget.release(reserved)
 
-            await self._send(pack, done)
+            await self._send(pack, done, after)
             del pack
 
-    async def _send(self, pack: _core.Pack, done: Callable[[], object]) -> None:
-        key = names.pack(pack.id)
+    async def _send(self, pack: _core.Pack, done: Callable[[], object], after: int = 0) -> None:
         self.sent.add(pack.id)
-
-        def forget() -> None:
-            self._fanout.forget((key,))
-            done()
-
-        await self._fanout.send(key, pack, len(pack), forget)
+        await self._fanout.send(names.pack(pack.id), pack, len(pack), done, after=after)

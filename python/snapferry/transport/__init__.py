@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from snapferry.transport.budget import BudgetStatistics, ByteBudget
-from snapferry.transport.fanout import Delivery, FanOut, TooFewCopies
+from snapferry.transport.deadline import with_deadline
+from snapferry.transport.fanout import FanOut, TooFewCopies
+from snapferry.transport.item import Delivery, Manner
 from snapferry.transport.limit import Limits, RateLimit
 from snapferry.transport.meter import Meter, Metered, ReplicaBoard
 from snapferry.transport.replicas import ReplicaState, choose
 from snapferry.transport.retry import RetryBudget, RetryPolicy, with_retry
 from snapferry.transport.share import BudgetShare
+from snapferry.transport.spool import Leftovers, Spool, leftovers
 from snapferry.transport.wrapper import Wrapper
 
 __all__ = [
@@ -17,7 +20,9 @@ __all__ = [
     "ByteBudget",
     "Delivery",
     "FanOut",
+    "Leftovers",
     "Limits",
+    "Manner",
     "Meter",
     "Metered",
     "RateLimit",
@@ -25,8 +30,11 @@ __all__ = [
     "ReplicaState",
     "RetryBudget",
     "RetryPolicy",
+    "Spool",
     "TooFewCopies",
     "Wrapper",
     "choose",
+    "leftovers",
+    "with_deadline",
     "with_retry",
 ]

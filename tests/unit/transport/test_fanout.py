@@ -13,7 +13,7 @@ from snapferry.destination.file import FileDestination
 from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import DestinationDenied, DestinationFull, DestinationUnreachable
 from snapferry.testing.faults import FailsNth, FullAfter, Hangs, LosesReply
-from snapferry.transport import ByteBudget, Delivery, FanOut, RetryPolicy, TooFewCopies, with_retry
+from snapferry.transport import ByteBudget, Delivery, FanOut, Manner, RetryPolicy, TooFewCopies, with_retry
 
 
 def memories(*names: str) -> list[MemoryDestination]:
@@ -56,16 +56,12 @@ async def test_everything_reaches_everyone() -> None:
         await send_many(fanout, sent, 100)
         await fanout.drain()
         assert sent.all_once
-        assert fanout.acknowledged("packs/ab/0007") == {"a", "b", "c"}
-        assert fanout.acknowledged("packs/ab/none") == set()
     assert fanout.bytes_sent == {"a": 1000, "b": 1000, "c": 1000}
-    assert fanout.bytes_queued == {"a": 0, "b": 0, "c": 0}
+    assert {name: (channel.queued, channel.lag) for name, channel in fanout.statistics().items()} == {"a": (0, 0), "b": (0, 0), "c": (0, 0)}
     assert stores[0].store == stores[1].store == stores[2].store
     assert len(stores[0].store) == 100
     assert len(results) == 300
     assert all(result.created and result.size == 10 for result in results)
-    fanout.forget(["packs/ab/0007"])
-    assert fanout.acknowledged("packs/ab/0007") == set()
 
 
 async def test_some_may_be_left_out() -> None:
@@ -81,7 +77,6 @@ async def test_a_taken_key_is_success() -> None:
     results: list[Delivery] = []
     async with FanOut([MemoryDestination("a", {"packs/ab/x": b"x"})], on_result=results.append) as fanout:
         await fanout.send("packs/ab/x", b"x", 1, lambda: None)
-    assert fanout.acknowledged("packs/ab/x") == {"a"}
     assert [result.created for result in results] == [False]
 
 
@@ -89,7 +84,7 @@ async def test_a_lost_reply_is_success() -> None:
     policy = RetryPolicy(sleep=lambda _: asyncio.sleep(0))
     async with FanOut([with_retry(LosesReply(MemoryDestination("a")), policy)]) as fanout:
         await fanout.send("packs/ab/x", b"x", 1, lambda: None)
-    assert fanout.acknowledged("packs/ab/x") == {"a"}
+    assert fanout.bytes_sent == {"a": 1}
 
 
 async def test_at_most_as_many_at_once_as_are_useful() -> None:
@@ -198,7 +193,8 @@ async def test_too_few_is_said_at_once_and_by_the_right_code() -> None:
 
 async def test_leaving_says_too_few_as_well() -> None:
     with pytest.raises(TooFewCopies):
-        async with FanOut([FailsNth(MemoryDestination("a"), "create", 1, lambda: DestinationUnreachable("gone", "a"))]) as fanout:
+        failing = FailsNth(MemoryDestination("a"), "create", 1, lambda: DestinationUnreachable("gone", "a"))
+        async with FanOut([failing], manners={"a": Manner(patience=0)}) as fanout:
             await fanout.send("packs/ab/x", b"x", 1, lambda: None)
 
 
@@ -261,7 +257,7 @@ async def test_a_buffer_is_let_go_with_its_last_cursor() -> None:
     async with FanOut([MemoryDestination("fast"), hanging]) as fanout:
         await fanout.send("packs/ab/x", pack, 10, lambda: None)
         del pack
-        await until(lambda: fanout.acknowledged("packs/ab/x") == {"fast"})
+        await until(lambda: fanout.bytes_sent["fast"] == 10)
         assert gone() is not None
         hanging.released.set()
         await fanout.drain()
@@ -274,7 +270,8 @@ async def test_a_kept_error_keeps_no_buffer(tmp_path: Path) -> None:
 
     file = FileDestination("file", str(tmp_path / "missing"))
     gone = []
-    async with FanOut([MemoryDestination("good"), FullAfter(MemoryDestination("full"), 0), file]) as fanout:
+    places: list[Destination] = [MemoryDestination("good"), FullAfter(MemoryDestination("full"), 0), file]
+    async with FanOut(places, manners={"file": Manner(patience=0)}) as fanout:
         for number in range(3):
             pack = Pack(10)
             gone.append(weakref.ref(pack))
