@@ -114,7 +114,7 @@ def test_secrets_are_hidden(tmp_path: Path) -> None:
         (MINIMAL + "price = { store_gb = 1 }\n", r"unknown key 'store_gb' .*'store_gb_month'"),
         (MINIMAL + 'price = { egress_gb = "much" }\n', "numbers of 0 or more"),
         (MINIMAL + 'slow = "drop"\n', r"slow: 'drop'"),
-        (MINIMAL + 'slow = "detach"\n', r"'detach' is not offered by this version yet"),
+        (MINIMAL + 'patience = "long"\n', r"patience is a number of seconds"),
         (MINIMAL + 'slow = "sometimes"\n', r"'sometimes' is unknown"),
         (MINIMAL + '[placement]\npolicy = "spread"\n', r"'spread' is not offered by this version yet; it offers mirror"),
         (MINIMAL + '[placement]\npolicy = "miror"\n', r"'miror' is unknown \(did you mean 'mirror'\?\)"),

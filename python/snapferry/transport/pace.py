@@ -1,6 +1,6 @@
 """How many operations at once pay at one store: a pure decision, fed with what was measured.
 
-A hill is climbed: one more is tried, and kept while more bytes a second come of it; one fewer is kept where nothing is lost. Trouble (an error,
+A hill is climbed: a few more are tried, and kept while more bytes a second come of it; fewer are kept where little is lost. Trouble (an error,
 a store that asks to be left alone) halves it, as a congestion window (RFC 5681). After a try that brought nothing the next one waits longer.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-GAIN = 0.05
-"""By so much the rate has to rise for one more to be worth it, and may fall for one fewer."""
+WORTH = 0.3
+"""Of what a step would bring if the store had no bounds, so much has to come of it; and so much may be lost by a step back."""
 
 _SECONDS = 0.5
 _LONGEST_REST = 32
@@ -27,6 +27,7 @@ class Pace:
     _rest: int = 0
     _longer: int = 1
     _begun: float | None = field(default=None)
+    _settling: int = 0
     _bytes: int = 0
     _count: int = 0
 
@@ -35,15 +36,22 @@ class Pace:
         if not busy:
             self._begun = None
             return
+        if self._settling:
+            # Begun under the limit before.
+            self._settling -= 1
+            return
         if self._begun is None:
             self._begun, self._bytes, self._count = now, 0, 0
             return
         self._bytes += size
         self._count += 1
         seconds = now - self._begun
-        if seconds >= _SECONDS and self._count >= 2 * self.limit:
+        if seconds >= _SECONDS and self._count >= 3 * self.limit:
             self._begun, self._bytes, self._count, moved = now, 0, 0, self._bytes
+            before = self.limit
             self._decide(moved / seconds)
+            if self.limit != before:
+                self._begun, self._settling = None, before
 
     def troubled(self) -> None:
         """The store failed, or asked to be left alone."""
@@ -59,8 +67,9 @@ class Pace:
         if self._rest:
             self._rest -= 1
             return
-        step = self.limit - 1 if self._down else self.limit + 1
-        if 1 <= step <= self.most:
+        width = max(1, self.limit // 2)
+        step = max(1, self.limit - width) if self._down else min(self.most, self.limit + width)
+        if step != self.limit:
             self._before, self.limit = self.limit, step
         else:
             self._down = not self._down
@@ -68,7 +77,7 @@ class Pace:
     def _judge(self, rate: float) -> None:
         """What a step brought: it stays, or is taken back and the other way is tried after a rest."""
         assert self._base is not None
-        better = rate >= self._base * (1 + GAIN) if self.limit > self._before else rate >= self._base * (1 - GAIN)
+        better = rate >= self._base * (1 + WORTH * (self.limit / self._before - 1))
         if better:
             self._base, self._longer = rate, 1
         else:
