@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 from snapferry.config import Config, DestinationConfig
 from snapferry.destination import Destination, open_destination
 from snapferry.engine.secret import read_secret
-from snapferry.errors import AccessDenied, SnapferryError
+from snapferry.errors import AccessDenied, DestinationUnreachable, SnapferryError
 from snapferry.pipeline.tools import Tools, make_tools
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache
 from snapferry.repository.opening import Members, check_place, open_members
 from snapferry.repository.pack_sets import PackSets
 from snapferry.repository.slot_keeping import refresh
-from snapferry.transport import Limits, ReplicaBoard, with_deadline, with_retry
+from snapferry.transport import CALL_SECONDS, Limits, ReplicaBoard, with_deadline, with_retry
 
 
 async def open_all(
@@ -28,8 +29,12 @@ async def open_all(
     configs = list(configs)
 
     async def one(config: DestinationConfig) -> Destination | SnapferryError:
+        seconds = _seconds(config)
         try:
-            return await open_destination(config.name, config.url, config.options, writable=writable)
+            async with asyncio.timeout(seconds):
+                return await open_destination(config.name, config.url, config.options, writable=writable)
+        except TimeoutError:
+            return DestinationUnreachable(f"could not be opened within {seconds:.0f} s", config.name)
         except SnapferryError as error:
             if error.exit_code == 2:
                 raise
@@ -42,8 +47,13 @@ async def open_all(
             failures[config.name] = result
         else:
             stack.push_async_callback(result.close)
-            opened[config.name] = limits.limited(with_deadline(board.metered(with_retry(limits.counted(result)))))
+            opened[config.name] = limits.limited(with_deadline(board.metered(with_retry(limits.counted(result))), _seconds(config)))
     return opened, failures
+
+
+def _seconds(config: DestinationConfig) -> float:
+    """How long any call may take: one that is not to hold others up is not waited for longer than its patience, whatever is asked of it."""
+    return CALL_SECONDS if config.slow == "block" else min(CALL_SECONDS, config.patience)
 
 
 class Membership:

@@ -125,36 +125,41 @@ class StopsAfter(_Before):
 
 
 class Trickles(Wrapper):
-    """Everything passes, at ``rate`` bytes a second in each direction, by ``sleep``."""
+    """Everything passes, what lies under the keys touched at ``rate`` bytes a second in each direction, by ``sleep``."""
 
-    def __init__(self, inner: Destination, rate: float, sleep: Callable[[float], object] = asyncio.sleep) -> None:
+    def __init__(
+        self, inner: Destination, rate: float, sleep: Callable[[float], object] = asyncio.sleep, touches: Touched = everything
+    ) -> None:
         super().__init__(inner)
         self._rate = rate
         self._sleep = sleep
+        self._touches = touches
 
     async def create(self, key: str, data: Buffer) -> bool:
         """Late by the size of ``data``."""
-        await self._pass(memoryview(data).nbytes)
+        await self._pass(key, memoryview(data).nbytes)
         return await self.inner.create(key, data)
 
     async def read(self, key: str, limit: int) -> bytes:
         """Late by the size of the object."""
         data = await self.inner.read(key, limit)
-        await self._pass(len(data))
+        await self._pass(key, len(data))
         return data
 
     async def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
         """Late by the size of the buffer."""
-        await self._pass(buffer.nbytes)
+        await self._pass(key, buffer.nbytes)
         await self.inner.read_into(key, offset, buffer)
 
     async def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
         """Late by the size of the tail."""
         tail, size = await self.inner.read_tail(key, length)
-        await self._pass(len(tail))
+        await self._pass(key, len(tail))
         return tail, size
 
-    async def _pass(self, size: int) -> None:
+    async def _pass(self, key: str, size: int) -> None:
+        if not self._touches(key):
+            return
         slept = self._sleep(size / self._rate)
         if asyncio.iscoroutine(slept):
             await slept

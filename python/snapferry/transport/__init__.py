@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from snapferry.transport.budget import BudgetStatistics, ByteBudget
-from snapferry.transport.deadline import with_deadline
+from snapferry.transport.deadline import CALL_SECONDS, with_deadline
 from snapferry.transport.fanout import FanOut, TooFewCopies
 from snapferry.transport.item import Delivery, Manner
 from snapferry.transport.limit import Limits, RateLimit
@@ -15,6 +15,7 @@ from snapferry.transport.spool import Leftovers, Spool, leftovers
 from snapferry.transport.wrapper import Wrapper
 
 __all__ = [
+    "CALL_SECONDS",
     "BudgetShare",
     "BudgetStatistics",
     "ByteBudget",

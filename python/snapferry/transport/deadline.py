@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from typing_extensions import Buffer
 
-from snapferry.destination.contract import Destination
+from snapferry.destination.contract import Destination, ObjectInfo, list_keys
 from snapferry.errors import DestinationUnreachable
 from snapferry.transport.wrapper import Wrapper
 
-SECONDS = 180.0
+CALL_SECONDS = 180.0
 """For a call and its retries."""
 
 SLOWEST = 64 << 10
 """Bytes a second that are waited for beyond that."""
 
+_LONG_LISTING = 64 << 20
+"""Bytes of names that a listing may have."""
 
-def with_deadline(destination: Destination, seconds: float = SECONDS) -> Destination:
+
+def with_deadline(destination: Destination, seconds: float = CALL_SECONDS) -> Destination:
     """``destination``, whose calls are given up after ``seconds`` and what their bytes take at ``SLOWEST``. Stands above whatever tries again,
     and below limits of rates, which make calls wait on purpose.
     """
@@ -48,6 +51,20 @@ class _Bounded(Wrapper):
     async def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
         async with self._within(f"{key} was not read", length):
             return await self.inner.read_tail(key, length)
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """Each item has the time of a call."""
+        items = self.inner.list(prefix)
+        while True:
+            async with self._within(f"{prefix or 'everything'} was not listed", 0):
+                item = await anext(items, None)
+            if item is None:
+                return
+            yield item
+
+    async def list_keys(self, prefix: str) -> Sequence[str]:
+        async with self._within(f"{prefix or 'everything'} was not listed", _LONG_LISTING):
+            return await list_keys(self.inner, prefix)
 
     async def delete(self, key: str) -> None:
         async with self._within(f"{key} was not deleted", 0):
