@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import s3_servers
+from tests.support import s3_servers, sftp_servers
 from tests.support.lab import Lab, MakeLab
 from tests.support.s3_servers import Server
 
@@ -43,4 +43,25 @@ def s3_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Each of the servers, with its credentials in the environment."""
     server: Server = request.getfixturevalue(f"{request.param}_server")
     s3_servers.use(monkeypatch, server)
+    return server
+
+
+@pytest.fixture(scope="session")
+def asyncssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sftp_servers.Server]:
+    """An SFTP server of asyncssh's own."""
+    with sftp_servers.asyncssh_server(tmp_path_factory.mktemp("asyncssh")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def openssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sftp_servers.Server]:
+    """OpenSSH's."""
+    with sftp_servers.openssh_server(tmp_path_factory.mktemp("openssh")) as server:
+        yield server
+
+
+@pytest.fixture(params=["openssh", "asyncssh"])
+def sftp_server(request: pytest.FixtureRequest) -> sftp_servers.Server:
+    """Each of the servers."""
+    server: sftp_servers.Server = request.getfixturevalue(f"{request.param}_server")
     return server

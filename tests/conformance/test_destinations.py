@@ -10,6 +10,7 @@ from snapferry.destination import Destination, durable, open_destination, prepar
 from snapferry.destination import file as file_module
 from snapferry.testing.conformance import CASES, Case, run_case
 from snapferry.transport import Meter, Metered, with_retry
+from tests.support import sftp_servers
 from tests.support.s3_servers import Server
 
 
@@ -55,5 +56,15 @@ async def test_s3(case: Case, s3_server: Server) -> None:
         opened = await open_destination("cloud", url, options)
         # rclone answers 500, now and then, to one of several first puts that make the same directory; the next attempt succeeds.
         return with_retry(opened) if s3_server.name == "rclone" else opened
+
+    await run_case(case, make)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_sftp(case: Case, sftp_server: sftp_servers.Server) -> None:
+    async def make(place: str) -> Destination:
+        url = sftp_server.url(place)
+        await prepare_destination("far", url, sftp_server.options)
+        return await open_destination("far", url, sftp_server.options)
 
     await run_case(case, make)

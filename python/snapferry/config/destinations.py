@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from snapferry.config import sftp_place
 from snapferry.config.places import check_url, join, not_offered, place_of, without_secrets
 from snapferry.config.s3_place import parse_s3
 from snapferry.config.tables import check_table
@@ -66,8 +67,11 @@ def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationCo
             raise ConfigurationError(f"{file}: {where}: prices must be numbers of 0 or more")
         url = check_url(url, file.parent, f"{file}: {where}")
         if url.startswith("s3:"):
-            options = _absolute(options, file)
+            options = _absolute(options, file, "ca_bundle")
             place = parse_s3(url, options, f"{file}: {where}").url
+        elif url.startswith("sftp:"):
+            options = _absolute(options, file, *sftp_place.PATHS)
+            place = sftp_place.parse_sftp(url, options, f"{file}: {where}").url
         else:
             place = place_of(url)
         if name in origins or any(d.name == name for d in destinations):
@@ -82,7 +86,7 @@ def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationCo
     return tuple(destinations), origins
 
 
-def _absolute(options: Mapping[str, object], file: Path) -> dict[str, object]:
-    """The options with their path seen from the configuration file."""
-    bundle = options.get("ca_bundle")
-    return {**options, "ca_bundle": str(join(file.parent, bundle))} if isinstance(bundle, str) and bundle else dict(options)
+def _absolute(options: Mapping[str, object], file: Path, *keys: str) -> dict[str, object]:
+    """The options with those of these keys, which are paths, seen from the configuration file."""
+    paths = {key: options[key] for key in keys if key in options}
+    return {**options, **{key: str(join(file.parent, path)) for key, path in paths.items() if isinstance(path, str) and path}}

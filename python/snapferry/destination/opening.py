@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
 from snapferry.config.s3_place import parse_s3, without_query
+from snapferry.config.sftp_place import parse_sftp
 from snapferry.destination.contract import Destination
 from snapferry.destination.file import FileDestination
 from snapferry.destination.memory import MemoryDestination, MemoryStore
 from snapferry.errors import ConfigurationError
 
-SCHEMES = ("file", "memory", "s3")
+SCHEMES = ("file", "memory", "s3", "sftp")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -26,8 +27,8 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
 
     Arguments:
         name: of the destination in the configuration.
-        url: ``file:///path``, a path alone, ``s3://BUCKET/PREFIX``, or ``memory://NAME``.
-        options: of the store: those of ``snapferry.config.s3_place`` for ``s3``; neither ``file`` nor ``memory`` has any.
+        url: ``file:///path``, a path alone, ``s3://BUCKET/PREFIX``, ``sftp://USER@HOST/PATH``, or ``memory://NAME``.
+        options: of the store: those of ``snapferry.config.s3_place`` for ``s3``, of ``sftp_place`` for ``sftp``; neither ``file`` nor ``memory`` has any.
         writable: whether objects are going to be created or deleted. Of a directory it asks for the permission now, and clears away what a
             killed writer left; of a bucket it finds out whether it has conditional puts, where the options do not say so.
 
@@ -37,6 +38,10 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
     """
     if _is_s3(url):
         return await _s3(name, url, options, writable=writable)
+    if _is_sftp(url):
+        from snapferry.destination.sftp import SftpDestination
+
+        return await SftpDestination.open(name, parse_sftp(url, options or {}, f"destination {name}"), writable=writable)
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
     if scheme == "memory":
@@ -54,6 +59,11 @@ async def prepare_destination(name: str, url: str, options: Mapping[str, object]
     """
     if _is_s3(url):
         return await learn_options(name, url, options)
+    if _is_sftp(url):
+        from snapferry.destination.sftp import SftpDestination
+
+        await SftpDestination.make_root(name, parse_sftp(url, options or {}, f"destination {name}"))
+        return dict(options or {})
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
     if scheme == "file":
@@ -75,6 +85,10 @@ async def learn_options(name: str, url: str, options: Mapping[str, object] | Non
 
 def _is_s3(url: str) -> bool:
     return url[:5].lower() == "s3://"
+
+
+def _is_sftp(url: str) -> bool:
+    return url[:7].lower() == "sftp://"
 
 
 async def _s3(name: str, url: str, options: Mapping[str, object] | None, *, writable: bool) -> Destination:

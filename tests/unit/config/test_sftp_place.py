@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snapferry.config import load_config
+from snapferry.config.sftp_place import SftpPlace, parse_sftp
+from snapferry.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("sftp://me@host/srv/backup", SftpPlace("host", "/srv/backup", "me")),
+        ("sftp://host:2222/srv/backup/", SftpPlace("host", "/srv/backup", port=2222)),
+        ("sftp://host/~/backup/x", SftpPlace("host", "backup/x")),
+        ("sftp://me@[::1]:22/a%20b", SftpPlace("::1", "/a b", "me", 22)),
+    ],
+)
+def test_what_a_url_names(url: str, place: SftpPlace) -> None:
+    assert parse_sftp(url, {}, "here") == place
+    assert parse_sftp(place.url, {}, "here").url == place.url
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "match"),
+    [
+        ("sftp://me:secret@host/x", {}, "a password does not belong in a URL"),
+        ("sftp:///x", {}, "should read sftp://USER@HOST/PATH"),
+        ("sftp://host", {}, "should read"),
+        ("sftp://host/", {}, "should read"),
+        ("sftp://host/~/", {}, "should read"),
+        ("sftp://host/a/../b", {}, "should read"),
+        ("sftp://host:99999/a", {}, "should read"),
+        ("sftp://host/a?x=1", {}, "should read"),
+        ("sftp://host/a", {"password": "x"}, "password does not belong in the configuration"),
+        ("sftp://host/a", {"identity_fil": "x"}, "did you mean 'identity_file'"),
+        ("sftp://host/a", {"identity_file": 1}, "must be text"),
+        ("sftp://host/a", {"stall_timeout": 0}, "must be seconds"),
+    ],
+)
+def test_what_is_refused(url: str, options: dict[str, object], match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match) as caught:
+        parse_sftp(url, options, "here")
+    assert "secret" not in str(caught.value)
+
+
+def test_paths_are_seen_from_the_configuration_and_one_place_is_one_place(tmp_path: Path) -> None:
+    text = '[[destination]]\nname = "a"\nurl = "sftp://host/srv/backup"\noptions = { identity_file = "id", known_hosts = "/etc/hosts.known" }\n'
+    file = tmp_path / "snapferry.toml"
+    file.write_text(text)
+    assert load_config(file, environment={}).destination("a").options == {
+        "identity_file": str(tmp_path / "id"),
+        "known_hosts": "/etc/hosts.known",
+    }
+    file.write_text(text + '[[destination]]\nname = "b"\nurl = "sftp://host:22/srv/backup/"\n')
+    with pytest.raises(ConfigurationError, match="are the same place"):
+        load_config(file, environment={})
