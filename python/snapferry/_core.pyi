@@ -63,6 +63,8 @@ class Workers:
     @property
     def allocated(self) -> int:
         """Bytes of pack buffers now alive, free ones kept for reuse included."""
+    def trim(self) -> None:
+        """Gives the free pack buffers back to the system."""
 
 @final
 class Slot:

@@ -69,6 +69,12 @@ impl Workers {
         }
     }
 
+    /// Gives the free buffers back to the system: nobody is going to fill any for a while.
+    pub fn trim(&self) {
+        let freed = std::mem::take(&mut *lock(&self.free));
+        self.allocated.fetch_sub(freed.iter().map(Vec::len).sum(), Relaxed);
+    }
+
     /// Bytes of pack buffers now alive, free ones included.
     pub fn allocated(&self) -> usize {
         self.allocated.load(Relaxed)

@@ -366,6 +366,9 @@ class Export:
             while True:
                 await asyncio.sleep(_PROGRESS_SECONDS)
                 self._tell(done)
+                if any(channel.state == "spooling" for channel in self._fanout.statistics().values()):
+                    # What comes back from the disk has buffers of its own.
+                    self._tools.workers.trim()
 
         telling = asyncio.create_task(tell())
         try:

@@ -7,7 +7,9 @@ failure that may pass by itself opens the breaker: then one object at a time is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import mmap
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ _MOST_TIMES = 4
 """At most so many times the declared concurrency."""
 
 _MOVED_AT_ONCE = 2
+_READ_AT_ONCE = 3
 _LATELY = 5.0
 
 
@@ -295,13 +298,18 @@ class Channel:
         """What waits in memory first, since it takes up room there."""
         first = self._first_unfinished()
         for queue in (self._queue, self._spooled):
-            if queue is self._spooled and self._reading_unreserved and self._budget is not None and self._budget.short:
+            if queue is self._spooled and not self._may_read_spooled():
                 return None
             for position, item in enumerate(queue):
                 if item.after <= first:
                     del queue[position]
                     return _Tried(item, queue is self._spooled)
         return None
+
+    def _may_read_spooled(self) -> bool:
+        """One at a time always; a few more where nobody waits for memory."""
+        reading = sum(tried.spooled for tried in self._tried.values())
+        return not reading or (reading < _READ_AT_ONCE and (self._budget is None or not self._budget.short))
 
     def _first_unfinished(self) -> float:
         return next(iter(self._unfinished), float("inf"))
@@ -331,11 +339,15 @@ class Channel:
             self._reading_unreserved = True
         elif self._budget is not None:
             reserved = await self._budget.acquire(min(item.size, self._budget.total // 4))
+        # A mapping of its own goes back to the system at once; the allocator would keep it.
+        data = mmap.mmap(-1, max(1, item.size))
         try:
-            data = bytearray(item.size)
-            await self._spool.read_into(item.key, memoryview(data))
-            return await self._send(item, data)
+            with memoryview(data)[: item.size] as view:
+                await self._spool.read_into(item.key, view)
+                return await self._send(item, view)
         finally:
+            with contextlib.suppress(BufferError):  # Frames of an error look at it for as long as that is kept.
+                data.close()
             if unreserved:
                 self._reading_unreserved = False
             if reserved and self._budget is not None:

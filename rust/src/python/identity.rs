@@ -31,6 +31,10 @@ impl PyWorkers {
     fn allocated(&self) -> usize {
         self.0.allocated()
     }
+
+    fn trim(&self, py: Python<'_>) {
+        py.detach(|| self.0.trim());
+    }
 }
 
 #[pyfunction(name = "blake3")]
