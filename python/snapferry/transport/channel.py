@@ -341,12 +341,13 @@ class Channel:
             reserved = await self._budget.acquire(min(item.size, self._budget.total // 4))
         # A mapping of its own goes back to the system at once; the allocator would keep it.
         data = mmap.mmap(-1, max(1, item.size))
+        view = memoryview(data)[: item.size]
         try:
-            with memoryview(data)[: item.size] as view:
-                await self._spool.read_into(item.key, view)
-                return await self._send(item, view)
+            await self._spool.read_into(item.key, view)
+            return await self._send(item, view)
         finally:
-            with contextlib.suppress(BufferError):  # Frames of an error look at it for as long as that is kept.
+            del view
+            with contextlib.suppress(BufferError):  # An error's frames, and a connection that is given up, look at it for a while.
                 data.close()
             if unreserved:
                 self._reading_unreserved = False
