@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import Percentage, common_options, limit_rate_option, rate_flag
+from snapferry.cli.opening import opened
+from snapferry.cli.options import LimitRates, Percentage, common_options, limit_rate_option, rate_flags
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
 
@@ -25,21 +26,20 @@ if TYPE_CHECKING:
 @common_options
 @click.pass_obj
 def verify_command(
-    invocation: Invocation, snapshots: tuple[str, ...], read_data: float, destination: str | None, limit_rate: int | None
+    invocation: Invocation, snapshots: tuple[str, ...], read_data: float, destination: str | None, limit_rates: LimitRates
 ) -> int:
     """Check that the snapshots (all by default) are whole at every destination that holds them.
 
     Structure and presence are always checked. Exit code 4 if anything is damaged, healable or not; 3 if a destination
     could not be looked at.
     """
-    config = invocation.load_config(rate_flag(limit_rate))
+    config = invocation.load_config(rate_flags(limit_rates))
     if destination is not None:
         config.destination(destination)
-    from snapferry.engine import open_repository
 
     async def work() -> VerifyResult:
         with progress(invocation) as on_progress:
-            async with open_repository(config) as repository:
+            async with opened(invocation, config) as repository:
                 return await repository.verify(snapshots or None, read_data=read_data, destination=destination, on_progress=on_progress)
 
     result = run_async(invocation, work())

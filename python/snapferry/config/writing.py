@@ -30,6 +30,8 @@ def write_config(config: Config) -> None:
         lines += ["", "[[destination]]", f"name = {_toml(d.name)}", f"url = {_toml(d.url)}", f"slow = {_toml(d.slow)}"]
         if d.patience != PATIENCE:
             lines.append(f"patience = {_toml(d.patience)}")
+        if d.limit_rate is not None:
+            lines.append(f"limit_rate = {_toml(_size(d.limit_rate))}")
         if d.price != Price():
             lines.append("price = " + _toml(dataclasses.asdict(d.price)))
         if d.options:

@@ -38,7 +38,9 @@ async def create_repository(config: Config) -> Config:
     async with AsyncExitStack() as stack:
         config = await _learned(config, prepare_destination)
         board = ReplicaBoard([destination.name for destination in config.destinations])
-        opened, failures = await open_all(config.destinations, board, Limits(config.engine.limit_rate), stack, writable=True)
+        opened, failures = await open_all(
+            config.destinations, board, Limits(config.engine.limit_rate, config.rates()), stack, writable=True
+        )
         if failures:
             raise combined("the repository cannot be made", failures)
         created = config.with_id(await create_on(opened, await read_or_create_secret(config.repository)))

@@ -118,6 +118,36 @@ class Repository:
             raise ConfigurationError(f"{rate} bytes a second would never end")
         self._membership.limits.rate = rate
 
+    def limit_rate_of(self, destination: str) -> float | None:
+        """Bytes a second that may go to one destination, and as many from it, beside what all together may; None for no limit."""
+        return self._membership.limits.rate_of(self._config.destination(destination).name)
+
+    def set_limit_rate(self, destination: str | None, rate: float | None) -> None:
+        """Sets the limit of a destination, or of all together (None), for what is under way too.
+
+        Arguments:
+            destination: its name. rate: bytes a second; None for no limit.
+
+        Raises:
+            ConfigurationError: no destination is called so, or the rate is not above 0.
+        """
+        if destination is None:
+            self.limit_rate = rate
+            return
+        if rate is not None and rate <= 0:
+            raise ConfigurationError(f"{rate} bytes a second would never end")
+        self._membership.limits.set_rate_of(self._config.destination(destination).name, rate)
+
+    def take_limits(self, config: Config) -> None:
+        """Limits as another reading of the configuration has them, for what is under way too; nothing else of it counts.
+
+        Destinations that are new in it are passed over; those that are gone from it keep their limit.
+        """
+        self._membership.limits.rate = config.engine.limit_rate
+        for name, rate in config.rates().items():
+            if any(destination.name == name for destination in self._config.destinations):
+                self._membership.limits.set_rate_of(name, rate)
+
     async def export(
         self,
         source: str | os.PathLike[str] | AnySource,

@@ -64,7 +64,7 @@ class Membership:
         tools: what the pipelines share.
         cache: the local index.
         pack_sets: the packs that snapshots name, as far as this machine has met them.
-        limits: of the bytes a second to and from all destinations together.
+        limits: of the bytes a second to and from each destination, and all together.
     """
 
     def __init__(self, config: Config, members: Members, tools: Tools, cache: IndexCache, limits: Limits, stack: AsyncExitStack) -> None:
@@ -82,7 +82,7 @@ class Membership:
         secret = await read_secret(config.repository)
         async with AsyncExitStack() as stack:
             board = ReplicaBoard([destination.name for destination in config.destinations])
-            limits = Limits(config.engine.limit_rate)
+            limits = Limits(config.engine.limit_rate, config.rates())
             opened, failures = await open_all(config.destinations, board, limits, stack, writable=False)
             members = await open_members(opened, secret, expected_id=config.repository.id, failures=failures)
 

@@ -197,9 +197,8 @@ class Memory:
     async def _note_speeds(self) -> None:
         from snapferry.catalog import ReplicaSpeed
 
-        if self._membership.limits.rate is not None:
-            return  # They were only as fast as they were allowed to be.
-        states = self._membership.tools.board.states(self._ids)
+        # Those that were limited were only as fast as they were allowed to be.
+        states = self._membership.tools.board.states(name for name in self._ids if not self._membership.limits.held_back(name))
         speeds = {
             self._ids[state.name]: ReplicaSpeed(state.first_byte, state.goodput)
             for state in states
