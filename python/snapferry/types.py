@@ -291,6 +291,42 @@ class VerifyResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Synced:
+    """What a sync brought to one destination, or would bring.
+
+    Attributes:
+        snapshots: ids of the snapshots that it holds now and did not before, oldest first.
+        packs: how many packs were put back that snapshots needed which it held already.
+        bytes_copied: of all objects; in a dry run, of the packs that are missing there.
+        failures: by snapshot id why it could not be brought; by a pack's key why it could not be put back.
+        price_once, price_month: of a dry run, what copying and what keeping that costs by the configured prices; 0 where none are set.
+    """
+
+    destination: str
+    snapshots: tuple[str, ...]
+    packs: int
+    bytes_copied: int
+    failures: dict[str, BaseException] = field(default_factory=dict)
+    price_once: float = 0.0
+    price_month: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What a sync did; ``failures`` maps destinations that could not be written to, or not asked, to the reason."""
+
+    destinations: tuple[Synced, ...]
+    failures: dict[str, BaseException]
+    seconds: float
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where something could not be brought."""
+        return 3 if self.failures or any(item.failures for item in self.destinations) else 0
+
+
+@dataclass(frozen=True, slots=True)
 class Pruned:
     """What a prune did, or would do, at one destination; sizes in bytes of objects.
 

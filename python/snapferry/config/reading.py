@@ -49,6 +49,11 @@ def load_config(
     return _build(document, file, environment, flags)
 
 
+def check_document(document: Mapping[str, Any], file: Path) -> Config:
+    """What ``document`` says if it stands in ``file``, the environment over it. Raises as ``load_config``."""
+    return _build(document, file, os.environ, {})
+
+
 def _names_a_command(document: Mapping[str, Any]) -> bool:
     repository = document.get("repository")
     return isinstance(repository, dict) and "passphrase_command" in repository

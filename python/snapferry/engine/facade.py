@@ -21,6 +21,7 @@ from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import prune
 from snapferry.engine.showing import details
+from snapferry.engine.syncing import Syncing, check_sync
 from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, SnapshotDetails
 from snapferry.engine.verifying import verify
 from snapferry.errors import ConfigurationError, SnapshotNotFound
@@ -43,6 +44,7 @@ from snapferry.types import (
     ProgressCallback,
     PruneResult,
     RestoreResult,
+    SyncResult,
     VerifyResult,
 )
 
@@ -390,6 +392,35 @@ class Repository:
         membership, memory = self._both
         membership.check_reads()
         return await prune(membership, memory, wanted, plan, exclusive=exclusive)
+
+    async def sync(
+        self,
+        destinations: Sequence[str] | None = None,
+        *,
+        sources: Sequence[str] | None = None,
+        snapshots: Sequence[str] = (),
+        volumes: Sequence[str] = (),
+        dry_run: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> SyncResult:
+        """Brings destinations up to date from the others: copies every snapshot that they lack, and packs that they have lost.
+
+        A snapshot that was forgotten at a destination is not brought back there. Each destination is served at its own pace. Run again, it
+        goes on from what is there.
+
+        Arguments:
+            destinations: names of those to bring up to date; all by default.
+            sources: names of those to copy from; all by default.
+            snapshots, volumes: only these snapshots (names as in ``restore``), and those of these volumes; all by default.
+            dry_run: tell what would be copied and what that costs; write nothing.
+
+        Raises:
+            ConfigurationError: nothing could ever be copied. SnapshotNotFound: as ``restore``. DestinationError: none can be written to.
+            What fails at one destination, or for one snapshot, is in the result.
+        """
+        targets, wanted = self._names(destinations), None if sources is None else self._names(sources)
+        check_sync(targets, wanted, self._config.rates())
+        return await Syncing(*self._both, targets, wanted, on_progress, dry_run=dry_run).run(snapshots, volumes)
 
     async def rebuild(self, on_progress: ProgressCallback | None = None) -> None:
         """Makes the catalog, the index and the cache anew from the destinations, and index segments that are missing there."""
