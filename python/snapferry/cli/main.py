@@ -55,6 +55,7 @@ COMMANDS = {
     "forget": ("forgetting", "Let snapshots go by rules, or by name."),
     "prune": ("forgetting", "Delete what no snapshot needs any more."),
     "rebuild": ("verifying", "Rebuild catalog, index and cache from the destinations."),
+    "destination": ("destinations", "List, add, test, bring up to date, and remove destinations."),
     "key": ("keys", "List, add, remove and rotate the keys that open the repository."),
     "config": ("configuration", "Show the configuration."),
     "demo": ("demo", "Back up, damage and restore a real file system image, and compare."),

@@ -48,6 +48,11 @@ class DestinationConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     limit_rate: int | None = None
 
+    @property
+    def shown_url(self) -> str:
+        """The URL, a password in it hidden."""
+        return without_secrets(self.url)
+
 
 @dataclass(frozen=True, slots=True)
 class RepositoryConfig:
@@ -172,7 +177,7 @@ class Config:
         values["engine.limit_rate"] = _rate(self.engine.limit_rate)
         for destination in self.destinations:
             at = f"destination.{destination.name}"
-            values[f"{at}.url"] = without_secrets(destination.url)
+            values[f"{at}.url"] = destination.shown_url
             values[f"{at}.slow"] = destination.slow
             values[f"{at}.patience"] = destination.patience
             values[f"{at}.limit_rate"] = _rate(destination.limit_rate)

@@ -12,6 +12,7 @@ from typing import Self
 from snapferry.config import Config, load_config
 from snapferry.destination import Destination
 from snapferry.engine.bulk import Bulk
+from snapferry.engine.destinations import Destinations
 from snapferry.engine.exporting import Exporting
 from snapferry.engine.finding import Finder
 from snapferry.engine.forgetting import Forgetting
@@ -105,6 +106,11 @@ class Repository:
     def keys(self) -> Keys:
         """The keys that open the repository: listed, added, removed, and renewed."""
         return Keys(self._membership)
+
+    @property
+    def destinations(self) -> Destinations:
+        """The places that hold the repository: listed, added, tried out, and removed. ``sync`` copies between them."""
+        return Destinations(*self._both)
 
     @property
     def limit_rate(self) -> float | None:

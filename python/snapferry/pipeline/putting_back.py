@@ -50,7 +50,7 @@ async def put_back(
     wanted = sorted(set(packs))
     if not wanted:
         return done
-    session = Session(tools.keyring, target, names.new_id(), "", None)
+    session = Session(tools.keyring, target, names.new_id(), "repair", None)
     gate = asyncio.Semaphore(max(1, min(target.capabilities.concurrency, _AT_ONCE)))
 
     async def one(pack: bytes) -> None:

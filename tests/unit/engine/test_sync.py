@@ -215,5 +215,3 @@ async def test_a_sync_that_a_prune_has_fenced_loses_nothing(make_lab: MakeLab) -
         assert {item.destinations for item in await repository.list()} == {lab.names}
     await lab.assert_restores_alone(expected)
     await _all_well(lab)
-
-
