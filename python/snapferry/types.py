@@ -103,13 +103,17 @@ class ListedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something found missing or broken: which object, where, and how. ``extents`` are bytes of ``snapshot``'s volume."""
+    """Something found missing or broken: which object, where, and how. ``extents`` are bytes of ``snapshot``'s volume.
+
+    ``whole_at`` names destinations that list the same object and are not known to have it broken, where that was looked for.
+    """
 
     destination: str
     object: str
     reason: str
     snapshot: str | None = None
     extents: tuple[tuple[int, int], ...] = ()
+    whole_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +292,29 @@ class VerifyResult:
     def exit_code(self) -> int:
         """4 where damage was found, healable or not; 3 where something could not be looked at; else 0."""
         return 4 if self.damage else 3 if self.unverified else 0
+
+
+@dataclass(frozen=True, slots=True)
+class RepairResult:
+    """What a repair found and what became of it.
+
+    Attributes:
+        healed: what was damaged and is whole again (in a dry run: what could be healed). left: what is not, and why.
+        unverified: destinations that could not be looked at, or not to the end, and why.
+        bytes_copied: of packs and segments that were put back.
+    """
+
+    healed: tuple[Damage, ...]
+    left: tuple[Damage, ...]
+    unverified: dict[str, str]
+    bytes_copied: int
+    seconds: float
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """4 where something is left, 3 where something could not be looked at, else 0."""
+        return 4 if self.left else 3 if self.unverified else 0
 
 
 @dataclass(frozen=True, slots=True)

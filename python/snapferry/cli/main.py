@@ -52,6 +52,7 @@ COMMANDS = {
     "show": ("listing", "Show one snapshot, its replicas and their health."),
     "diff": ("listing", "List the extents in which two snapshots differ."),
     "verify": ("verifying", "Check structure, presence and data of snapshots."),
+    "repair": ("repairing", "Heal what verify finds, from good replicas."),
     "forget": ("forgetting", "Let snapshots go by rules, or by name."),
     "prune": ("forgetting", "Delete what no snapshot needs any more."),
     "rebuild": ("verifying", "Rebuild catalog, index and cache from the destinations."),

@@ -21,6 +21,7 @@ from snapferry.engine.keys import Keys
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import prune
+from snapferry.engine.repairing import Repairing
 from snapferry.engine.showing import details
 from snapferry.engine.syncing import Syncing, check_sync
 from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, SnapshotDetails
@@ -44,6 +45,7 @@ from snapferry.types import (
     ListedSummary,
     ProgressCallback,
     PruneResult,
+    RepairResult,
     RestoreResult,
     SyncResult,
     VerifyResult,
@@ -344,6 +346,34 @@ class Repository:
             raise ConfigurationError(f"{read_data} is no percentage")
         wanted = self._names(None if destination is None else [destination])
         return await verify(*self._both, wanted, snapshots, read_data, on_progress)
+
+    async def repair(
+        self,
+        snapshots: Sequence[str] | None = None,
+        *,
+        destinations: Sequence[str] | None = None,
+        read_data: float = 0.0,
+        dry_run: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> RepairResult:
+        """Heals what ``verify`` finds, and looks again: packs, segments and commits from good replicas, the rest from what is there.
+
+        A broken object is deleted only once its good bytes are in memory and have been checked. What no replica has is listed as ``left``,
+        with the extents of the volumes that it hits; no export builds on it any more.
+
+        Arguments:
+            snapshots: names as in ``restore``; all by default.
+            destinations: names; all by default.
+            read_data: percentage of packs to be read, 0 to 100: what is broken inside shows only so. Those known to be broken are read in any case.
+            dry_run: tell what could be healed; write nothing.
+
+        Raises:
+            SnapshotNotFound: as ``restore``. DestinationError: no destination can be looked at, or none that needs it be written to.
+        """
+        if not 0 <= read_data <= 100:
+            raise ConfigurationError(f"{read_data} is no percentage")
+        repairing = Repairing(*self._both, self._names(destinations), snapshots, read_data, on_progress)
+        return await repairing.run(dry_run=dry_run)
 
     async def forget(
         self,

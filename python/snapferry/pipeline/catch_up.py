@@ -11,13 +11,14 @@ from snapferry.destination import Destination
 from snapferry.errors import DamageError, DestinationError, ObjectDamaged, ObjectNotFound
 from snapferry.pipeline.convert import open_manifest, split_ids
 from snapferry.pipeline.fetching import Fetcher
+from snapferry.pipeline.naming import copy_segment, name_packs
 from snapferry.pipeline.pages import PageLoader
-from snapferry.pipeline.replicate import copy_pack, create_segment
+from snapferry.pipeline.replicate import copy_pack
 from snapferry.pipeline.tools import Tools
 from snapferry.pipeline.windows import windows
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
-from snapferry.repository.index_cache import SEGMENT_LIMIT, LoadedIndex, add_whole_pack, list_segments, open_segment
+from snapferry.repository.index_cache import LoadedIndex, list_segments
 from snapferry.repository.notes import good_notes
 from snapferry.repository.presence import list_presence
 from snapferry.repository.sessions import Session, abandoned_on_error, beating
@@ -88,22 +89,7 @@ class CatchUp:
         listed = self._loaded.segments
         missing = {segment for name in self._sources for segment in listed.get(name, {})} - set(listed.get(target.name, {}))
         for segment in sorted(missing):
-            await self._copy_segment(segment, target)
-
-    async def _copy_segment(self, segment: str, target: Destination) -> bool:
-        """From the first source that has it in good order; False if none has."""
-        for name, source in self._sources.items():
-            if segment not in self._loaded.segments.get(name, {}):
-                continue
-            try:
-                data = await source.read(names.segment(segment), SEGMENT_LIMIT)
-                await self._tools.threads.run(open_segment, self._tools.keyring, segment, data, name)
-            except DestinationError:
-                continue
-            await create_segment(target, segment, data)
-            self._count(target, len(data))
-            return True
-        return False
+            self._count(target, await copy_segment(segment, target, self._sources, self._loaded, self._tools))
 
     async def bring(self, target: Destination, known_bad: AbstractSet[bytes]) -> bool:
         """Copies the snapshot whole, with segments that name its packs there, its commit last; unless it was let go there.
@@ -133,38 +119,12 @@ class CatchUp:
                 held = presence.packs.get(target.name, {}).keys()
                 await self.packs(target, held, begun.avoided)
                 needed = await self.needed()
-                await self._name(target, needed, held | set(needed))
+                own = await list_segments(target)
+                self._count(target, await name_packs(needed, held | set(needed), target, own, self._sources, self._loaded, self._tools))
             # A note that came meanwhile wins over the commit, for every reader.
             await session.end("committed", await self._commit())
         self._count(target, session.bytes_sent)
         return True
-
-    async def _name(self, target: Destination, needed: Iterable[bytes], held: AbstractSet[bytes]) -> None:
-        """Sees that index segments at the target name all the ``needed`` packs, and no pack that is not ``held`` there.
-
-        Those of the sources where that is so; packs that are left are read there, and get a segment of their own.
-        """
-        own = await list_segments(target)
-        named = await self._tools.threads.run(self._loaded.packs_named, own)
-        unnamed = set(needed) - named
-        if not unnamed:
-            return
-        naming = await self._tools.threads.run(self._loaded.index.segments_naming, b"".join(unnamed))
-        for segment in sorted(item.hex() for item in split_ids(naming)):
-            packs = await self._tools.threads.run(self._loaded.packs_named, [segment])
-            if segment not in own and packs & unnamed and packs <= held and await self._copy_segment(segment, target):
-                unnamed -= packs
-        if unnamed:
-            await self._make_segments(target, sorted(unnamed))
-
-    async def _make_segments(self, target: Destination, packs: list[bytes]) -> None:
-        threads, keyring, index = self._tools.threads, self._tools.keyring, _core.Index()
-        for pack in packs:
-            _, size = await target.read_tail(names.pack(pack), 0)
-            await add_whole_pack(keyring, threads, index, target, pack, size)
-        for made in await threads.run(index.take_added, keyring):
-            await target.create(names.segment(made.id), made.data)
-            self._count(target, len(made.data))
 
     async def _commit(self) -> bytes:
         """The snapshot's commit object, from the first source that has it in good order."""
@@ -203,5 +163,5 @@ class CatchUp:
 
     def _count(self, target: Destination, size: int) -> None:
         self.bytes_copied[target.name] = self.bytes_copied.get(target.name, 0) + size
-        if self._on_copied is not None:
+        if self._on_copied is not None and size:
             self._on_copied(target.name, size)

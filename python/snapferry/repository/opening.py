@@ -201,6 +201,28 @@ async def _identify(members: Members) -> None:
                 members.damage.append(Damage(name, names.DESTINATION, str(identity)))
 
 
+async def admit(members: Members, destination: Destination) -> None:
+    """Takes one more destination among those that can be read; raises why it is none of this repository."""
+    found = await look(destination)
+    if isinstance(found, SnapferryError):
+        raise found
+    problem = check_config(members.keyring, destination.name, found)
+    if problem is not None:
+        raise problem
+    members.replicas[destination.name] = destination
+    members.failures.pop(destination.name, None)
+
+
+async def identify(members: Members, name: str) -> None:
+    """Reads the id of a place again that had none in good order; raises why it still has none."""
+    identity = await destination_id(members.keyring, members.replicas[name])
+    if isinstance(identity, SnapferryError):
+        raise identity
+    members.ids[name] = identity
+    members.unwritable.pop(name, None)
+    members.damage = [item for item in members.damage if (item.destination, item.object) != (name, names.DESTINATION)]
+
+
 async def check_place(members: Members, destination: Destination) -> SnapferryError | None:
     """Why a destination that was opened once more is not the place it was: its disk is no longer mounted, say. None if it is.
 
