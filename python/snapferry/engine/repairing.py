@@ -96,7 +96,8 @@ class Repairing:
         def left(item: Damage) -> bool:
             at = item.destination, item.object
             inside = names.parse_pack(item.object) in found.presence.packs.get(item.destination, {}) and at not in self._put_back
-            return at not in seen and (item.destination not in found.segments or at in self._reasons or inside)
+            looked = item.destination in found.segments and item.destination not in found.result.unverified
+            return at not in seen and (not looked or at in self._reasons or inside)
 
         return (*found.result.damage, *filter(left, before))
 

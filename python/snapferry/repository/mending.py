@@ -21,6 +21,9 @@ from snapferry.repository.small import open_object, read_object
 
 Replicas = Mapping[str, Destination]
 
+_MOST_BEATS = 100_000
+"""A year of them: nobody is believed who says more."""
+
 
 async def mend_commit(keyring: _core.Keyring, destination: Destination, snapshot: str, replicas: Replicas) -> bool:
     """Puts a broken or missing commit back; False if it is not the session's here to put back, or no place has it in good order.
@@ -43,8 +46,8 @@ async def mend_commit(keyring: _core.Keyring, destination: Destination, snapshot
 async def mend_session(keyring: _core.Keyring, destination: Destination, session: str) -> bool:
     """Puts the objects of a session that has ended in order; False for one that has not, which is its writer's or a prune's to end."""
     keys = [key for key in await list_keys(destination, f"{names.SESSIONS}{session}/") if names.parse_session(key)]
-    last = max((int(part) for key in keys if (part := names.parse_session(key)[1]) != names.END), default=0)  # type: ignore[index]
-    end = names.session_end(session)
+    there = {int(part) for key in keys if (part := names.parse_session(key)[1]) != names.END}  # type: ignore[index]
+    last, end = max(there, default=0), names.session_end(session)
     commit = await _own_commit(keyring, destination, session)
     try:
         payload = await read_object(keyring, destination, "end", end, objects.END_LIMIT)
@@ -57,7 +60,9 @@ async def mend_session(keyring: _core.Keyring, destination: Destination, session
             return False
         await _remove(destination, session, keys)
         return True
-    for number in range(last + 1):
+    # Once there are collections, a beat that is missing is one that is being removed with its session.
+    collected = bool(await list_keys(destination, names.COLLECT))
+    for number in sorted(there) if collected else range(min(last, _MOST_BEATS) + 1):
         await _stand_in(keyring, destination, session, number)
     if not whole and commit is not None:
         described = objects.EndObject(session, "committed", objects.now(), objects.pack_commit(commit), last)

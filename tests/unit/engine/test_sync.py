@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+import itertools
 
 import pytest
 
 from snapferry.config import Price
-from snapferry.errors import ConfigurationError, DestinationFull, SnapshotNotFound
+from snapferry.errors import ConfigurationError, DestinationError, DestinationFull, DestinationUnreachable, SnapferryError, SnapshotNotFound
 from snapferry.lifecycle.retention import RetentionPolicy
-from snapferry.testing.faults import FullAfter
+from snapferry.testing.faults import FullAfter, StopsAfter
 from snapferry.testing.sources import MemorySource
 from snapferry.types import Progress
 from tests.support.gates import Gates, until
-from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
+from tests.support.lab import BLOCK, FailsNthThroughAll, Lab, MakeLab, changed, volume
 
 DATA = [volume(1, blocks=30)]
 for _number in range(3):
@@ -132,8 +135,6 @@ async def test_packs_that_were_lost_are_put_back(make_lab: MakeLab) -> None:
 
 
 async def test_prices(make_lab: MakeLab) -> None:
-    import dataclasses
-
     lab = await make_lab()
     await _fill(lab, "far")
     near, far = lab.config.destinations
@@ -215,3 +216,56 @@ async def test_a_sync_that_a_prune_has_fenced_loses_nothing(make_lab: MakeLab) -
         assert {item.destinations for item in await repository.list()} == {lab.names}
     await lab.assert_restores_alone(expected)
     await _all_well(lab)
+
+
+async def test_every_operation_fails_once_and_the_next_sync_finishes(make_lab: MakeLab) -> None:
+    lab = await make_lab()
+    expected = await _fill(lab, "far")
+    behind = lab.saved()
+    for operation in ("create", "delete", "list", "read", "read_into", "read_tail"):
+        for nth in itertools.count(1, 2):
+            lab.go_back(behind)
+            lab.config = lab.machine()
+            where = "far" if operation in ("create", "delete", "list") else "near"
+            lab.wrappers[where] = failing = FailsNthThroughAll(operation, nth, lambda: DestinationError("it failed", "far"), times=2)
+            with contextlib.suppress(SnapferryError):
+                async with lab.repository() as repository:
+                    await repository.sync(["far"])
+            lab.wrappers.clear()
+            await _stands(lab, expected)
+            if not failing.fired:
+                break
+
+
+async def test_killed_or_cancelled_anywhere_the_next_sync_finishes(make_lab: MakeLab) -> None:
+    lab = await make_lab()
+    expected = await _fill(lab, "far")
+    behind = lab.saved()
+    for error in (asyncio.CancelledError, lambda: DestinationUnreachable("the machine died")):
+        for after in itertools.count(1, 5):
+            lab.go_back(behind)
+            lab.config = lab.machine()
+            left = [after]
+            for name in lab.names:
+                lab.wrappers[name] = lambda inner, left=left, error=error: StopsAfter(inner, left, error)  # type: ignore[misc]
+            with contextlib.suppress(asyncio.CancelledError, SnapferryError):
+                async with lab.repository() as repository:
+                    await repository.sync(["far"])
+            lab.wrappers.clear()
+            await _stands(lab, expected)
+            if left[0] > 0:
+                break
+
+
+async def _stands(lab: Lab, expected: dict[str, bytes]) -> None:
+    """Whatever is listed at the place that was behind is whole there, and the next sync brings the rest."""
+    async with lab.repository() as repository:
+        damage = (await repository.verify(destination="far")).damage
+        assert [item for item in damage if not item.object.startswith("sessions/") and "next export" not in item.reason] == []
+        result = await repository.sync(["far"])
+        assert result.exit_code == 0
+        assert {item.destinations for item in await repository.list()} == {lab.names}
+    assert lab.packs("far") == lab.packs("near")
+    latest = list(expected)[-1]
+    async with lab.repository("far") as alone:
+        assert await lab.contents(alone, latest) == expected[latest]
