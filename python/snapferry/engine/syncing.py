@@ -218,7 +218,7 @@ class Syncing:
     def _copier(self, snapshot: Snapshot, holders: Sequence[str], view: _View) -> CatchUp:
         sources = {name: self._membership.replicas[name] for name in holders}
         present = {pack for name in sources for pack in view.presence.packs.get(name, {})}
-        return CatchUp(snapshot, sources, self._membership.tools, view.loaded, present, self._progress)
+        return CatchUp(snapshot, sources, self._membership.tools, view.loaded, present, on_copied=self._progress)
 
     def _others(self, target: str, view: _View) -> dict[str, Destination]:
         replicas = self._membership.replicas
