@@ -65,7 +65,12 @@ async def put_back(
                     raise
                 done.failures[pack] = error
                 return
-            if not await is_good(pack, target, tools):
+            reserved = await tools.budget.acquire(min(size, tools.budget.total // 2))
+            try:
+                whole = await is_good(pack, target, tools)
+            finally:
+                tools.budget.release(reserved)
+            if not whole:
                 done.failures[pack] = DestinationError(f"{names.pack(pack)} does not read back as it was written", target.name)
                 return
             await target.delete(names.damaged(pack))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -177,12 +179,44 @@ def test_limits_by_name_and_read_again_on_a_signal(place: Place) -> None:
     assert (place.root / "out.img").read_bytes() == (place.root / "disk.img").read_bytes()
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_sync_that_is_killed_goes_on_when_it_is_run_again(place: Place, how: signal.Signals) -> None:
+    shutil.rmtree(place.root / "far")
+    place.run("destination", "remove", "far", "--force")
+    for number in range(3):
+        (place.root / "disk.img").write_bytes(random.Random(number).randbytes(2 * MiB))
+        place.run("export", "disk.img", "--volume", f"v{number}")
+    place.run("destination", "add", "far=far")
+    with subprocess.Popen(
+        place.command("destination", "sync", "far", "--limit-rate", "far=1MiB"),
+        env=place.environment,
+        cwd=place.root,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        _until(lambda: bool(place.packs("far")))
+        running.send_signal(how)
+        assert running.wait(30) == (-9 if how == signal.SIGKILL else 130)
+    before = {path.name for path in place.packs("far")}
+    assert "far: got" in place.run("destination", "sync", "far").stdout
+    assert before <= {path.name for path in place.packs("far")}
+    assert [item["behind"] for item in place.json("destination", "list")["destinations"]] == [0, 0]
+    place.run("verify", "--read-data", "100")
+    place.run("restore", "v2", "out.img", "--from", "far")
+    assert (place.root / "out.img").read_bytes() == (place.root / "disk.img").read_bytes()
+
+
+def _until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
 def _until_handled(pid: int) -> None:
     """Until that process handles SIGHUP, as the kernel says."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+
+    def handled() -> bool:
         caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
-        if int(caught.split()[1], 16) & 1 << signal.SIGHUP - 1:
-            return
-        os.sched_yield()
-    raise AssertionError("SIGHUP is not handled")
+        return bool(int(caught.split()[1], 16) & 1 << signal.SIGHUP - 1)
+
+    _until(handled)
