@@ -61,7 +61,7 @@ async def put_back(
                 done.failures[pack] = error
                 return
             except SnapferryError as error:
-                if getattr(error, "destination", target.name) == target.name:
+                if getattr(error, "destination", "") == target.name:
                     raise
                 done.failures[pack] = error
                 return
