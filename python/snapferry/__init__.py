@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from snapferry.config import Config, load_config, new_config
     from snapferry.engine import (
+        Added,
         BulkResult,
+        Destinations,
+        DestinationState,
         ExportJob,
         JobOutcome,
         Keys,
+        Removed,
         ReplicaDetails,
         Repository,
         SnapshotDetails,
@@ -65,17 +69,20 @@ if TYPE_CHECKING:
         Progress,
         Pruned,
         PruneResult,
+        RepairResult,
         RestoreResult,
         Snapshot,
         SnapshotSummary,
+        Synced,
+        SyncResult,
         VerifyResult,
     )
 
 _HOMES = {
     "snapferry.config": ("Config", "load_config", "new_config"),
     "snapferry.engine": (
-        "BulkResult", "ExportJob", "JobOutcome", "Keys", "ReplicaDetails", "Repository", "SnapshotDetails", "SnapshotReader", "connect",
-        "create_repository", "open_repository",
+        "Added", "BulkResult", "DestinationState", "Destinations", "ExportJob", "JobOutcome", "Keys", "Removed", "ReplicaDetails",
+        "Repository", "SnapshotDetails", "SnapshotReader", "connect", "create_repository", "open_repository",
     ),
     "snapferry.errors": (
         "AccessDenied", "CatalogError", "ConfigurationError", "DamageError", "DestinationDenied", "DestinationDetached", "DestinationError", "DestinationFull",
@@ -87,8 +94,9 @@ _HOMES = {
         "ChangeMap", "DeviceSource", "FileSource", "SequentialSource", "Source", "StreamSource", "read_change_map",
     ),
     "snapferry.types": (
-        "ChannelProgress", "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSummary", "MapUse", "Progress",
-        "Pruned", "PruneResult", "RestoreResult", "Snapshot", "SnapshotSummary", "VerifyResult",
+        "ChannelProgress", "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSummary", "MapUse",
+        "Progress", "PruneResult", "Pruned", "RepairResult", "RestoreResult", "Snapshot", "SnapshotSummary", "SyncResult", "Synced",
+        "VerifyResult",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -97,6 +105,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",
+    "Added",
     "BulkResult",
     "CatalogError",
     "ChangeMap",
@@ -110,7 +119,9 @@ __all__ = [
     "DestinationError",
     "DestinationFull",
     "DestinationNotARepository",
+    "DestinationState",
     "DestinationUnreachable",
+    "Destinations",
     "DeviceSource",
     "ExportJob",
     "ExportResult",
@@ -130,6 +141,8 @@ __all__ = [
     "Progress",
     "PruneResult",
     "Pruned",
+    "Removed",
+    "RepairResult",
     "ReplicaDetails",
     "Repository",
     "RestoreResult",
@@ -146,6 +159,8 @@ __all__ = [
     "SourceError",
     "SourceReadError",
     "StreamSource",
+    "SyncResult",
+    "Synced",
     "TargetError",
     "TargetFull",
     "VerifyResult",

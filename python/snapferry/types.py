@@ -103,13 +103,17 @@ class ListedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something found missing or broken: which object, where, and how. ``extents`` are bytes of ``snapshot``'s volume."""
+    """Something found missing or broken: which object, where, and how. ``extents`` are bytes of ``snapshot``'s volume.
+
+    ``whole_at`` names destinations that list the same object and are not known to have it broken, where that was looked for.
+    """
 
     destination: str
     object: str
     reason: str
     snapshot: str | None = None
     extents: tuple[tuple[int, int], ...] = ()
+    whole_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +292,65 @@ class VerifyResult:
     def exit_code(self) -> int:
         """4 where damage was found, healable or not; 3 where something could not be looked at; else 0."""
         return 4 if self.damage else 3 if self.unverified else 0
+
+
+@dataclass(frozen=True, slots=True)
+class RepairResult:
+    """What a repair found and what became of it.
+
+    Attributes:
+        healed: what was damaged and is whole again (in a dry run: what could be healed). left: what is not, and why.
+        unverified: destinations that could not be looked at, or not to the end, and why.
+        bytes_copied: of packs and segments that were put back.
+    """
+
+    healed: tuple[Damage, ...]
+    left: tuple[Damage, ...]
+    unverified: dict[str, str]
+    bytes_copied: int
+    seconds: float
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """4 where something is left, 3 where something could not be looked at, else 0."""
+        return 4 if self.left else 3 if self.unverified else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What a sync brought to one destination, or would bring.
+
+    Attributes:
+        snapshots: ids of the snapshots that it holds now and did not before, oldest first.
+        packs: how many packs were put back that snapshots needed which it held already.
+        bytes_copied: of all objects; in a dry run, of the packs that are missing there.
+        failures: by snapshot id why it could not be brought; by a pack's key why it could not be put back.
+        price_once, price_month: of a dry run, what copying and what keeping that costs by the configured prices; 0 where none are set.
+    """
+
+    destination: str
+    snapshots: tuple[str, ...]
+    packs: int
+    bytes_copied: int
+    failures: dict[str, BaseException] = field(default_factory=dict)
+    price_once: float = 0.0
+    price_month: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What a sync did; ``failures`` maps destinations that could not be written to, or not asked, to the reason."""
+
+    destinations: tuple[Synced, ...]
+    failures: dict[str, BaseException]
+    seconds: float
+    dry_run: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where something could not be brought."""
+        return 3 if self.failures or any(item.failures for item in self.destinations) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,52 @@ def test_lines_take_turns_however_many_calls_each_has(rate: int, lines: int, cal
     asyncio.run(play())
 
 
+@settings(max_examples=120, deadline=None)
+@given(
+    st.integers(1_000, 100_000),
+    st.dictionaries(st.sampled_from("abc"), st.one_of(st.none(), st.integers(1_000, 100_000)), min_size=3),
+    CALLS,
+)
+def test_own_limits_within_that_of_all_and_nobody_waits_for_anothers(
+    total: int, own: dict[str, int | None], calls: list[tuple[str, int]]
+) -> None:
+    async def play() -> None:
+        clock = Clock()
+        whole = RateLimit(total, clock=clock, sleep=clock.sleep)
+        limits = {name: RateLimit(rate, whole, clock=clock, sleep=clock.sleep) for name, rate in own.items()}
+        passed = dict.fromkeys(own, 0)
+        ended: dict[str, float] = {}
+
+        async def send(name: str, count: int) -> None:
+            await limits[name].spend(count)
+            passed[name] += count
+            ended[name] = clock.now
+            assert sum(passed.values()) <= total * (clock.now + 2 * PIECE_SECONDS) + 1e-6
+            rate = own[name]
+            assert rate is None or passed[name] <= rate * (clock.now + 2 * PIECE_SECONDS) + 1e-6
+
+        await asyncio.gather(*(send(*call) for call in calls))
+        for name, end in ended.items():
+            # Each is done no later than if it had its own rate, or an even share of what all may have: whatever limits the others.
+            rate = min(own[name] or total, total / len(ended))
+            assert end <= passed[name] / rate * 1.05 + (len(calls) + 4) * PIECE_SECONDS
+
+    asyncio.run(play())
+
+
+async def test_one_that_may_hardly_pass_takes_nothing_from_the_others() -> None:
+    clock = Clock()
+    whole = RateLimit(100_000.0, clock=clock, sleep=clock.sleep)
+    slow, fast = (RateLimit(rate, whole, clock=clock, sleep=clock.sleep) for rate in (10.0, None))
+    trickle = asyncio.create_task(slow.spend(1_000_000))
+    await asyncio.sleep(0)
+    await fast.spend(1_000_000)
+    assert 9.8 <= clock.now <= 10.3
+    slow.owe(10)  # Owed to both.
+    trickle.cancel()
+    await asyncio.gather(trickle, return_exceptions=True)
+
+
 async def test_a_short_call_goes_between_the_pieces_of_a_long_one() -> None:
     limit, clock = make(1000.0)
     long = asyncio.create_task(limit.spend(100_000, "a"))

@@ -13,7 +13,8 @@ from snapferry.cli.bars import progress_of_many
 from snapferry.cli.exported import say_snapshot, snapshot_line
 from snapferry.cli.failing import exit_code, message_of
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import rate_flag
+from snapferry.cli.opening import opened
+from snapferry.cli.options import rate_flags
 from snapferry.cli.running import run_async
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ def bulk_command(invocation: Invocation, parallel: int | None, tags: Mapping[str
     given = click.get_current_context()
     file = _load(given) if given.params["jobs_file"] is not None else None
     flags = {"placement.policy": given.params["placement"]} if given.params["placement"] is not None else {}
-    config = invocation.load_config(flags | rate_flag(given.params["limit_rate"]))
+    config = invocation.load_config(flags | rate_flags(given.params["limit_rates"]))
     jobs = _described(file) if file is not None else _named(given, tags)
-    from snapferry.engine import open_repository
     from snapferry.engine.bulk import check_jobs, check_sources
 
     check_jobs(config, jobs)
@@ -51,7 +51,7 @@ def bulk_command(invocation: Invocation, parallel: int | None, tags: Mapping[str
                 on_end(outcome.job.volume_name)
                 _tell(invocation, outcome)
 
-            async with open_repository(config) as repository:
+            async with opened(invocation, config) as repository:
                 return await repository.export_many(
                     jobs, parallel=at_once, dry_run=given.params["dry_run"], on_progress=on_progress, on_result=tell
                 )

@@ -73,7 +73,7 @@ def _words_of(parameter: click.Parameter) -> Words | None:
         return _snapshots
     if name == "volume":
         return _volumes
-    if shown == "NAME":
+    if shown.strip("[].") == "NAME":
         return _destinations
     if shown == "auto|none|ID":
         return _parents

@@ -8,7 +8,8 @@ import click
 
 from snapferry.cli.exported import say_snapshot, snapshot_line
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import BlockSize, Size, common_options, limit_rate_option, rate_flag
+from snapferry.cli.opening import opened
+from snapferry.cli.options import BlockSize, LimitRates, Size, common_options, limit_rate_option, rate_flags
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
 from snapferry.cli.sources import check_source, open_stream
@@ -52,7 +53,7 @@ def export_command(
     parallel: int | None,
     jobs_file: str | None,
     dry_run: bool,
-    limit_rate: int | None,
+    limit_rates: LimitRates,
 ) -> int:
     """Back up each SOURCE, a file, block device or FIFO, or - for standard input, to every destination at once.
 
@@ -68,14 +69,13 @@ def export_command(
     (source,) = sources
     check_source(source, volume, changed)
     flags = {"placement.policy": placement} if placement is not None else {}
-    config = invocation.load_config(flags | rate_flag(limit_rate))
+    config = invocation.load_config(flags | rate_flags(limit_rates))
     for name in to:
         config.destination(name)
-    from snapferry.engine import open_repository
 
     async def work() -> ExportResult:
         with progress(invocation) as on_progress:
-            async with open_repository(config) as repository:
+            async with opened(invocation, config) as repository:
                 return await repository.export(
                     open_stream(source, stream_size),
                     volume=volume,

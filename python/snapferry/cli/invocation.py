@@ -51,12 +51,18 @@ class Invocation:
     verbose: bool = False
     volume_on_stdout: bool = field(default=False)
     ended_by: int = 0
+    _flags: Mapping[str, str | int] = field(default_factory=dict, repr=False)
 
     def load_config(self, flags: Mapping[str, str | int] | None = None) -> Config:
         """The configuration, with ``section.key`` flags over it."""
         from snapferry.config import load_config
 
-        return load_config(self.config_path, flags=flags or {})
+        self._flags = flags or {}
+        return load_config(self.config_path, flags=self._flags)
+
+    def load_config_again(self) -> Config:
+        """The configuration as it is by now, under the same flags."""
+        return self.load_config(self._flags)
 
     def emit(self, kind: str, document: Mapping[str, Any]) -> None:
         """One JSON object on a line of its own."""

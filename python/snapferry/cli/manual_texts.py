@@ -77,6 +77,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("Structure and presence of everything:", "snapferry verify"),
         ("A tenth of all data too, at one destination:", "snapferry verify --read-data 10% --destination far"),
     ),
+    "repair": (
+        ("What is broken or missing anywhere, from whoever has it whole:", "snapferry repair"),
+        ("Inside of packs too, at one destination:", "snapferry repair --read-data 100 --destination far"),
+    ),
+    "destination": (
+        ("One more copy of everything, in a bucket:", "snapferry destination add cloud=s3://bucket/backups --sync"),
+        ("What a destination that was away has missed, and what that would cost:", "snapferry destination sync cloud --dry-run"),
+    ),
     "rebuild": (("After the cache or the catalog was lost or damaged:", "snapferry rebuild"),),
     "config": (("Every value, and where it came from:", "snapferry config show --origin"),),
     "demo": (("Everything, on files of this machine:", "snapferry demo"),),

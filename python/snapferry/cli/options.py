@@ -9,6 +9,9 @@ import click
 
 from snapferry.cli.invocation import Invocation
 
+LimitRates = tuple[tuple[str | None, int], ...]
+"""``--limit-rate`` as commands get it: name or None, and bytes a second."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -25,14 +28,17 @@ def common_options(function: F) -> F:
 
 
 def limit_rate_option(function: F) -> F:
-    """Adds ``--limit-rate``, the flag over ``engine.limit_rate``."""
-    text = "At most so many bytes a second to all destinations together, and from them, as in 50MiB; 0 is no limit."
-    return click.option("--limit-rate", type=Rate(), metavar="RATE", help=text)(function)
+    """Adds ``--limit-rate``, the flags over ``engine.limit_rate`` and the destinations' own."""
+    text = (
+        "At most so many bytes a second to all destinations together, and from them, as in 50MiB; with NAME= to and from that one;"
+        " 0 is no limit. May be given more than once."
+    )
+    return click.option("--limit-rate", "limit_rates", type=NamedRate(), multiple=True, metavar="[NAME=]RATE", help=text)(function)
 
 
-def rate_flag(limit_rate: int | None) -> dict[str, str | int]:
-    """The flag for ``Invocation.load_config``."""
-    return {} if limit_rate is None else {"engine.limit_rate": limit_rate}
+def rate_flags(limit_rates: LimitRates) -> dict[str, str | int]:
+    """The flags for ``Invocation.load_config``."""
+    return {"engine.limit_rate" if name is None else f"destination.{name}.limit_rate": rate for name, rate in limit_rates}
 
 
 def _note(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -48,8 +54,9 @@ if TYPE_CHECKING:
     _Integer = click.ParamType[int]
     _Extent = click.ParamType[tuple[int, int | None]]
     _Number = click.ParamType[float]
+    _NamedRate = click.ParamType[tuple[str | None, int]]
 else:  # older versions of click have no parameter here
-    _Integer = _Extent = _Number = click.ParamType
+    _Integer = _Extent = _Number = _NamedRate = click.ParamType
 
 
 class Size(_Integer):
@@ -95,6 +102,21 @@ class Rate(_Integer):
             return parse_rate(value) or 0
         except ConfigurationError as error:
             self.fail(str(error).removeprefix("rate: "), param, ctx)
+
+
+class NamedRate(_NamedRate):
+    """``RATE`` of all destinations together, or ``NAME=RATE`` of one."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str | None, int]:
+        """Text to (name or None, bytes a second)."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, rate = str(value).rpartition("=")
+        if equals and not name:
+            self.fail(f"{value!r} names no destination; write NAME=RATE, as in cloud=20MiB", param, ctx)
+        return name or None, Rate().convert(rate, param, ctx)
 
 
 class Range(_Extent):

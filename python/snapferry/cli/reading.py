@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import Range, common_options, limit_rate_option, rate_flag
+from snapferry.cli.opening import opened
+from snapferry.cli.options import LimitRates, Range, common_options, limit_rate_option, rate_flags
 from snapferry.cli.pouring import VolumeCommand, pour, refuse_terminal, warn_of_zeros
 from snapferry.cli.running import run_async
 
@@ -16,19 +17,18 @@ from snapferry.cli.running import run_async
 @limit_rate_option
 @common_options
 @click.pass_obj
-def cat_command(invocation: Invocation, *, snapshot: str, extent: tuple[int, int | None] | None, limit_rate: int | None) -> int:
+def cat_command(invocation: Invocation, *, snapshot: str, extent: tuple[int, int | None] | None, limit_rates: LimitRates) -> int:
     """Write the bytes of SNAPSHOT to standard output.
 
     Extents that the source could not supply come as zeros, with a warning and exit code 3.
     """
-    config = invocation.load_config(rate_flag(limit_rate))
-    from snapferry.engine import open_repository
+    config = invocation.load_config(rate_flags(limit_rates))
     from snapferry.types import RestoreResult
 
     refuse_terminal()
 
     async def work() -> RestoreResult:
-        async with open_repository(config) as repository:
+        async with opened(invocation, config) as repository:
             return await pour(repository, snapshot, extent)
 
     result = run_async(invocation, work())

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import Range, common_options, limit_rate_option, rate_flag
+from snapferry.cli.opening import opened
+from snapferry.cli.options import LimitRates, Range, common_options, limit_rate_option, rate_flags
 from snapferry.cli.pouring import VolumeOnDash, pour, refuse_terminal, warn_of_zeros
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
@@ -37,23 +38,22 @@ def restore_command(
     force: bool,
     best_effort: bool,
     dry_run: bool,
-    limit_rate: int | None,
+    limit_rates: LimitRates,
 ) -> int:
     """Bring SNAPSHOT back to TARGET, a file or block device, or - for standard output.
 
     Run again after an interruption it goes on where it was. An existing target is changed only where it differs.
     """
-    config = invocation.load_config(rate_flag(limit_rate))
+    config = invocation.load_config(rate_flags(limit_rates))
     for name in sources:
         config.destination(name)
-    from snapferry.engine import open_repository
 
     if target == "-":
         refuse_terminal()
 
     async def work() -> RestoreResult:
         with progress(invocation) as on_progress:
-            async with open_repository(config) as repository:
+            async with opened(invocation, config) as repository:
                 if target == "-":
                     return await pour(
                         repository,

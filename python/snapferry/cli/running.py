@@ -47,8 +47,8 @@ def run_async(invocation: Invocation, work: Coroutine[Any, Any, T]) -> T:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 return runner.run(guarded())
         except BaseException as error:
-            if signals.received:
-                raise Interrupted(signals.received) from error
+            if signals.received or invocation.ended_by:
+                raise Interrupted(signals.received or invocation.ended_by) from error
             raise
 
 

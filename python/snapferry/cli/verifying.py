@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snapferry.cli.invocation import Invocation
-from snapferry.cli.options import Percentage, common_options, limit_rate_option, rate_flag
+from snapferry.cli.opening import opened
+from snapferry.cli.options import LimitRates, Percentage, common_options, limit_rate_option, rate_flags
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from snapferry.types import Damage, VerifyResult
 
 
@@ -25,21 +28,20 @@ if TYPE_CHECKING:
 @common_options
 @click.pass_obj
 def verify_command(
-    invocation: Invocation, snapshots: tuple[str, ...], read_data: float, destination: str | None, limit_rate: int | None
+    invocation: Invocation, snapshots: tuple[str, ...], read_data: float, destination: str | None, limit_rates: LimitRates
 ) -> int:
     """Check that the snapshots (all by default) are whole at every destination that holds them.
 
     Structure and presence are always checked. Exit code 4 if anything is damaged, healable or not; 3 if a destination
     could not be looked at.
     """
-    config = invocation.load_config(rate_flag(limit_rate))
+    config = invocation.load_config(rate_flags(limit_rates))
     if destination is not None:
         config.destination(destination)
-    from snapferry.engine import open_repository
 
     async def work() -> VerifyResult:
         with progress(invocation) as on_progress:
-            async with open_repository(config) as repository:
+            async with opened(invocation, config) as repository:
                 return await repository.verify(snapshots or None, read_data=read_data, destination=destination, on_progress=on_progress)
 
     result = run_async(invocation, work())
@@ -56,21 +58,17 @@ def verify_command(
         return result.exit_code
     from snapferry.config import format_size
 
-    by_object: dict[tuple[str, str], list[Damage]] = {}
-    for damage in result.damage:
-        by_object.setdefault((damage.destination, damage.object), []).append(damage)
-    for (where, name), findings in by_object.items():
-        for reason in dict.fromkeys(finding.reason for finding in findings):
-            invocation.write(f"{where}: {name}: {reason}" if name else f"{where}: {reason.removeprefix(f'{where}: ')}")
-        for finding in findings:
-            if finding.extents:
-                invocation.write(f"  needed by {finding.snapshot}: bytes {extents_text(finding.extents)}")
+    for text in damage_lines(result.damage):
+        invocation.write(text)
     for where, reason in result.unverified.items():
         invocation.write(f"{where}: not verified: {reason.removeprefix(f'{where}: ')}")
-    found = f"{len(by_object)} damaged or missing" if by_object else "not all verified" if result.unverified else "all well"
+    count = len({(item.destination, item.object) for item in result.damage})
+    found = f"{count} damaged or missing" if count else "not all verified" if result.unverified else "all well"
     invocation.result(
         f"{found}: {result.snapshots} snapshots, {result.packs} packs, {format_size(result.bytes_read)} read in {result.seconds:.1f} s"
     )
+    if result.damage:
+        invocation.say("`snapferry repair` heals what other destinations have whole, and what can be made again")
     return result.exit_code
 
 
@@ -96,6 +94,26 @@ def rebuild_command(invocation: Invocation) -> int:
     return 0
 
 
+def damage_lines(damage: Iterable[Damage]) -> list[str]:
+    """One line for each object that is broken or missing, however many snapshots need it."""
+    by_object: dict[tuple[str, str], list[Damage]] = {}
+    for item in damage:
+        by_object.setdefault((item.destination, item.object), []).append(item)
+    return [_line(where, name, found) for (where, name), found in by_object.items()]
+
+
+def _line(where: str, name: str, found: Sequence[Damage]) -> str:
+    reasons = "; ".join(dict.fromkeys(item.reason.removeprefix(f"{where}: ") for item in found))
+    text = f"{where}: {name}: {reasons}" if name else f"{where}: {reasons}"
+    hit = [item for item in found if item.extents]
+    if hit:
+        worst = max(hit, key=lambda item: sum(length for _, length in item.extents))
+        more = f", and {len(hit) - 1} snapshots more" if len(hit) > 1 else ""
+        text += f"; needed by {worst.snapshot}: bytes {extents_text(worst.extents)}{more}"
+    whole_at = list(dict.fromkeys(name for item in found for name in item.whole_at))
+    return text + (f"; whole at {', '.join(whole_at)}" if whole_at else "")
+
+
 def extents_text(extents: tuple[tuple[int, int], ...], most: int = 8) -> str:
     """``offset+length`` of the first extents, and how many more there are."""
     text = ", ".join(f"{offset}+{length}" for offset, length in extents[:most])
@@ -109,4 +127,6 @@ def damage_document(damage: Damage) -> dict[str, Any]:
         document["snapshot"] = damage.snapshot
     if damage.extents:
         document["extents"] = [list(extent) for extent in damage.extents]
+    if damage.whole_at:
+        document["whole_at"] = list(damage.whole_at)
     return document

@@ -8,16 +8,17 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from snapferry.config import sftp_place
-from snapferry.config.places import check_url, join, not_offered, place_of, without_secrets
+from snapferry.config.places import check_url, join, nearest, not_offered, place_of, without_secrets
 from snapferry.config.s3_place import parse_s3
 from snapferry.config.tables import check_table
+from snapferry.config.units import parse_rate
 from snapferry.config.values import PATIENCE, DestinationConfig, Price
 from snapferry.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_KEYS = ("name", "url", "slow", "patience", "price", "options")
+_KEYS = ("name", "url", "slow", "patience", "limit_rate", "price", "options")
 _SLOW = ("block", "spool", "detach")
 _PRICE_KEYS = ("store_gb_month", "egress_gb", "request_1k")
 _LONGEST_PATIENCE = 24 * 3600
@@ -39,8 +40,10 @@ def parse_destination(text: str, taken: Sequence[str] = ()) -> DestinationConfig
     return DestinationConfig(name, check_url(url, Path.cwd(), f"destination {name!r}"))
 
 
-def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationConfig, ...], dict[str, str]]:
-    """The checked destinations, and ``destination.NAME.key`` to the origin of each value."""
+def check_destinations(
+    entries: object, file: Path, flags: Mapping[str, str | int] = MappingProxyType({})
+) -> tuple[tuple[DestinationConfig, ...], dict[str, str]]:
+    """The checked destinations, and ``destination.NAME.key`` to the origin of each value. A flag ``destination.NAME.limit_rate`` beats the file."""
     if not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"{file}: at least one [[destination]] with a name and a url is needed")
     destinations: list[DestinationConfig] = []
@@ -65,6 +68,9 @@ def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationCo
         price = check_table(table.get("price", {}), f"{where}: price", _PRICE_KEYS, file)
         if any(not isinstance(v, (int, float)) or isinstance(v, bool) or v < 0 for v in price.values()):
             raise ConfigurationError(f"{file}: {where}: prices must be numbers of 0 or more")
+        limit = flags.get(f"destination.{name}.limit_rate", table.get("limit_rate", 0))
+        if not isinstance(limit, (str, int)) or isinstance(limit, bool):
+            raise ConfigurationError(f"{file}: {where}: limit_rate: {limit!r} is not a rate")
         url = check_url(url, file.parent, f"{file}: {where}")
         if url.startswith("s3:"):
             options = _absolute(options, file, "ca_bundle")
@@ -79,10 +85,17 @@ def check_destinations(entries: object, file: Path) -> tuple[tuple[DestinationCo
         if place in places:
             raise ConfigurationError(f"{file}: destinations {places[place]!r} and {name!r} are the same place: {without_secrets(url)}")
         places[place] = name
-        destinations.append(
-            DestinationConfig(name, url, slow, float(patience), Price(**{k: float(v) for k, v in price.items()}), MappingProxyType(options))
-        )
+        rate = parse_rate(limit, f"{file}: {where}: limit_rate")
+        prices = Price(**{k: float(v) for k, v in price.items()})
+        destinations.append(DestinationConfig(name, url, slow, float(patience), prices, MappingProxyType(options), rate))
         origins |= {f"destination.{name}.{key}": f"file:{file}" for key in table if key != "name"}
+    for flag in flags:
+        if flag.startswith("destination."):
+            name = flag.removeprefix("destination.").rpartition(".")[0]
+            known = [d.name for d in destinations]
+            if name not in known:
+                raise ConfigurationError(f"no destination is named {name!r}{nearest(name, known)}; {file} has: {', '.join(known)}")
+            origins[flag] = "flag"
     return tuple(destinations), origins
 
 

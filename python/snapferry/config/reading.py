@@ -33,7 +33,7 @@ def load_config(
     Args:
         path: the file; without it the usual places are searched (``find_config``).
         environment: instead of ``os.environ``; ``SNAPFERRY_<SECTION>_<KEY>`` overrides the file.
-        flags: ``section.key`` to value; they override both.
+        flags: ``section.key`` or ``destination.NAME.limit_rate`` to value; they override both.
 
     Raises:
         ConfigurationError: an unknown key (the nearest known one is named), or a value that is not usable.
@@ -47,6 +47,11 @@ def load_config(
             f"{file} names a command to run, so it must belong to you or to root, and no one else may write it; it was not read (chmod go-w it, or chown it)"
         )
     return _build(document, file, environment, flags)
+
+
+def check_document(document: Mapping[str, Any], file: Path) -> Config:
+    """What ``document`` says if it stands in ``file``, the environment over it. Raises as ``load_config``."""
+    return _build(document, file, os.environ, {})
 
 
 def _names_a_command(document: Mapping[str, Any]) -> bool:
@@ -77,7 +82,10 @@ def new_config(
     )
     if repository_id is not None:
         repository["id"] = repository_id
-    entries = [{"name": d.name, "url": d.url, "slow": d.slow, "patience": d.patience, "options": dict(d.options)} for d in destinations]
+    entries = [
+        {"name": d.name, "url": d.url, "slow": d.slow, "patience": d.patience, "options": dict(d.options), "limit_rate": d.limit_rate or 0}
+        for d in destinations
+    ]
     document = {"repository": repository, "destination": entries, "placement": {"min_copies": min_copies}}
     return _build(document, Path(path).absolute(), os.environ if environment is None else environment, {})
 
@@ -108,7 +116,7 @@ def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, st
         if scheme != "sqlite" or not rest:
             raise repository.fail("catalog", not_offered(catalog.split(":")[0], ("sqlite",), ("postgresql",)) + " (write sqlite:///PATH)")
         catalog = f"sqlite:///{join(file.parent, rest)}"
-    destinations, origins = check_destinations(document.get("destination", []), file)
+    destinations, origins = check_destinations(document.get("destination", []), file, flags)
     config = Config(
         path=file,
         repository=RepositoryConfig(

@@ -37,6 +37,7 @@ class DestinationConfig:
     """One ``[[destination]]``: its name, where it is (a bare path is absolute here), and what is special about it.
 
     ``slow`` is ``block``, ``spool`` or ``detach``; ``patience`` the seconds that it may go on failing with what may pass by itself.
+    ``limit_rate``: bytes a second to it, and as many from it, beside what ``[engine]`` allows all together; None for no limit.
     """
 
     name: str
@@ -45,6 +46,12 @@ class DestinationConfig:
     patience: float = PATIENCE
     price: Price = Price()
     options: Mapping[str, Any] = field(default_factory=dict)
+    limit_rate: int | None = None
+
+    @property
+    def shown_url(self) -> str:
+        """The URL, a password in it hidden."""
+        return without_secrets(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,10 @@ class Config:
         """The same configuration for the repository of that id (32 hex digits)."""
         return dataclasses.replace(self, repository=dataclasses.replace(self.repository, id=repository_id))
 
+    def rates(self) -> dict[str, float | None]:
+        """By destination its own limit of bytes a second, or None."""
+        return {destination.name: destination.limit_rate for destination in self.destinations}
+
     def catalog_url(self, repository_id: str | None = None) -> str:
         """The catalog's database URL for this repository: as configured, else an SQLite file of its own below XDG's data home."""
         if self.repository.catalog is not None:
@@ -163,15 +174,20 @@ class Config:
         values["engine.memory"] = format_size(self.engine.memory)
         values["engine.spool_size"] = format_size(self.engine.spool_size)
         values["engine.spool_dir"] = str(self.spool_dir)
-        values["engine.limit_rate"] = f"{format_size(self.engine.limit_rate)}/s" if self.engine.limit_rate else "none"
+        values["engine.limit_rate"] = _rate(self.engine.limit_rate)
         for destination in self.destinations:
             at = f"destination.{destination.name}"
-            values[f"{at}.url"] = without_secrets(destination.url)
+            values[f"{at}.url"] = destination.shown_url
             values[f"{at}.slow"] = destination.slow
             values[f"{at}.patience"] = destination.patience
+            values[f"{at}.limit_rate"] = _rate(destination.limit_rate)
             values[f"{at}.price"] = _plain(destination.price)
             values[f"{at}.options"] = {k: "(hidden)" if _SECRET.search(k) else v for k, v in destination.options.items()}
         return [Setting(key, value, self.origins.get(key, "default")) for key, value in values.items()]
+
+
+def _rate(rate: int | None) -> str:
+    return f"{format_size(rate)}/s" if rate else "none"
 
 
 def _plain(value: RepositoryConfig | PlacementConfig | EngineConfig | Price) -> dict[str, Any]:

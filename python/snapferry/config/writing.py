@@ -9,7 +9,7 @@ from pathlib import Path
 
 from snapferry.config.places import xdg
 from snapferry.config.units import format_size, parse_size
-from snapferry.config.values import PATIENCE, Config, EngineConfig, Price
+from snapferry.config.values import PATIENCE, Config, DestinationConfig, EngineConfig, Price
 from snapferry.errors import ConfigurationError, SnapferryError
 
 
@@ -27,13 +27,7 @@ def write_config(config: Config) -> None:
     if config.repository.catalog is not None:
         lines.append(f"catalog = {_toml(config.repository.catalog)}")
     for d in config.destinations:
-        lines += ["", "[[destination]]", f"name = {_toml(d.name)}", f"url = {_toml(d.url)}", f"slow = {_toml(d.slow)}"]
-        if d.patience != PATIENCE:
-            lines.append(f"patience = {_toml(d.patience)}")
-        if d.price != Price():
-            lines.append("price = " + _toml(dataclasses.asdict(d.price)))
-        if d.options:
-            lines.append("options = " + _toml(d.options))
+        lines += ["", "[[destination]]", *(f"{key} = {_toml(value)}" for key, value in destination_table(d).items())]
     lines += ["", "[placement]", f"policy = {_toml(config.placement.policy)}", f"min_copies = {config.placement.min_copies}"]
     lines += ["", "[engine]", f"memory = {_toml(_size(config.engine.memory))}"]
     usual = EngineConfig(threads=os.cpu_count() or 1)
@@ -61,6 +55,20 @@ def write_config(config: Config) -> None:
         raise SnapferryError(f"{config.path} exists already; nothing was overwritten") from error
     except OSError as error:
         raise SnapferryError(f"{config.path}: {error.strerror}") from error
+
+
+def destination_table(destination: DestinationConfig) -> dict[str, object]:
+    """What its ``[[destination]]`` holds: all that is not as usual."""
+    table: dict[str, object] = {"name": destination.name, "url": destination.url, "slow": destination.slow}
+    if destination.patience != PATIENCE:
+        table["patience"] = destination.patience
+    if destination.limit_rate is not None:
+        table["limit_rate"] = _size(destination.limit_rate)
+    if destination.price != Price():
+        table["price"] = dataclasses.asdict(destination.price)
+    if destination.options:
+        table["options"] = dict(destination.options)
+    return table
 
 
 def _opener(config: Config) -> list[str]:

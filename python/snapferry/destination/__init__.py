@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from snapferry.destination.contract import Capabilities, Destination, ObjectInfo, list_keys
+from snapferry.destination.contract import Capabilities, Destination, ObjectInfo, free_bytes, list_keys
 from snapferry.destination.opening import learn_options, open_destination, prepare_destination
 
-__all__ = ["Capabilities", "Destination", "ObjectInfo", "learn_options", "list_keys", "open_destination", "prepare_destination"]
+__all__ = [
+    "Capabilities",
+    "Destination",
+    "ObjectInfo",
+    "free_bytes",
+    "learn_options",
+    "list_keys",
+    "open_destination",
+    "prepare_destination",
+]

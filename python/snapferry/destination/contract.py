@@ -86,11 +86,24 @@ class Destination(Protocol):
 
 
 @runtime_checkable
+class TellsSpace(Protocol):
+    """What a store offers besides if it knows how much room it has."""
+
+    async def free_bytes(self) -> int | None:
+        """Bytes that may still be stored there, or None where nobody knows."""
+
+
+@runtime_checkable
 class ListsKeys(Protocol):
     """What a store offers besides if it tells the names of objects for less than their sizes."""
 
     async def list_keys(self, prefix: str) -> Sequence[str]:
         """The keys that ``Destination.list`` would name, in no particular order."""
+
+
+async def free_bytes(destination: Destination) -> int | None:
+    """Bytes that may still be stored there, or None where the store does not say."""
+    return await destination.free_bytes() if isinstance(destination, TellsSpace) else None
 
 
 async def list_keys(destination: Destination, prefix: str) -> Sequence[str]:

@@ -174,6 +174,15 @@ class FileDestination:
         check_prefix(prefix)
         return await self._run(prefix, self._keys, prefix)
 
+    async def free_bytes(self) -> int:
+        """See ``TellsSpace``: what its file system gives to this user."""
+
+        def look(_step: Step) -> int:
+            found = os.statvfs(self._root)
+            return found.f_bavail * found.f_frsize
+
+        return await self._run("", look)
+
     async def delete(self, key: str) -> None:
         """Removes the object and syncs its directory; one that is not there is no error."""
         await self._run(check_key(key), self._delete, key)

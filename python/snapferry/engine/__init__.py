@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from snapferry.engine.creating import connect, create_repository
+from snapferry.engine.destinations import Added, Destinations, DestinationState, Removed
 from snapferry.engine.facade import Repository, open_repository
 from snapferry.engine.keys import Keys
 from snapferry.engine.secret import check_passphrase_file, public_key
@@ -10,10 +11,14 @@ from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, ReplicaDe
 from snapferry.pipeline.reader import SnapshotReader
 
 __all__ = [
+    "Added",
     "BulkResult",
+    "DestinationState",
+    "Destinations",
     "ExportJob",
     "JobOutcome",
     "Keys",
+    "Removed",
     "ReplicaDetails",
     "Repository",
     "SnapshotDetails",

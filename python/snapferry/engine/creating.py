@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import MappingProxyType
 
-from snapferry.config import Config, write_config
+from snapferry.config import Config, DestinationConfig, write_config
 from snapferry.destination import learn_options, prepare_destination
 from snapferry.engine.membership import Membership, open_all
 from snapferry.engine.secret import read_or_create_secret
@@ -38,7 +38,9 @@ async def create_repository(config: Config) -> Config:
     async with AsyncExitStack() as stack:
         config = await _learned(config, prepare_destination)
         board = ReplicaBoard([destination.name for destination in config.destinations])
-        opened, failures = await open_all(config.destinations, board, Limits(config.engine.limit_rate), stack, writable=True)
+        opened, failures = await open_all(
+            config.destinations, board, Limits(config.engine.limit_rate, config.rates()), stack, writable=True
+        )
         if failures:
             raise combined("the repository cannot be made", failures)
         created = config.with_id(await create_on(opened, await read_or_create_secret(config.repository)))
@@ -85,15 +87,17 @@ Learn = Callable[[str, str, Mapping[str, object]], Awaitable[Mapping[str, object
 
 
 async def _learned(config: Config, learn: Learn) -> Config:
-    """The configuration with what ``learn`` finds out about each destination's store among its options; a warning where that is sad."""
-    destinations = []
-    for destination in config.destinations:
-        options = await learn(destination.name, destination.url, destination.options)
-        destinations.append(dataclasses.replace(destination, options=MappingProxyType(dict(options))))
-        for option, meaning in _WEAK.items():
-            if options.get(option) is False and option not in destination.options:
-                logger.warning("%s: %s; noted as %s = false", destination.name, meaning, option)
+    destinations = [await learned(destination, learn) for destination in config.destinations]
     return dataclasses.replace(config, destinations=tuple(destinations))
+
+
+async def learned(destination: DestinationConfig, learn: Learn) -> DestinationConfig:
+    """A destination with what ``learn`` finds out about its store among its options; a warning where that is sad."""
+    options = await learn(destination.name, destination.url, destination.options)
+    for option, meaning in _WEAK.items():
+        if options.get(option) is False and option not in destination.options:
+            logger.warning("%s: %s; noted as %s = false", destination.name, meaning, option)
+    return dataclasses.replace(destination, options=MappingProxyType(dict(options)))
 
 
 async def _learn_if_allowed(name: str, url: str, options: Mapping[str, object]) -> Mapping[str, object]:

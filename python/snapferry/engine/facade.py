@@ -12,6 +12,7 @@ from typing import Self
 from snapferry.config import Config, load_config
 from snapferry.destination import Destination
 from snapferry.engine.bulk import Bulk
+from snapferry.engine.destinations import Destinations
 from snapferry.engine.exporting import Exporting
 from snapferry.engine.finding import Finder
 from snapferry.engine.forgetting import Forgetting
@@ -20,7 +21,9 @@ from snapferry.engine.keys import Keys
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import prune
+from snapferry.engine.repairing import Repairing
 from snapferry.engine.showing import details
+from snapferry.engine.syncing import Syncing, check_sync
 from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, SnapshotDetails
 from snapferry.engine.verifying import verify
 from snapferry.errors import ConfigurationError, SnapshotNotFound
@@ -42,7 +45,9 @@ from snapferry.types import (
     ListedSummary,
     ProgressCallback,
     PruneResult,
+    RepairResult,
     RestoreResult,
+    SyncResult,
     VerifyResult,
 )
 
@@ -105,6 +110,11 @@ class Repository:
         return Keys(self._membership)
 
     @property
+    def destinations(self) -> Destinations:
+        """The places that hold the repository: listed, added, tried out, and removed. ``sync`` copies between them."""
+        return Destinations(*self._both)
+
+    @property
     def limit_rate(self) -> float | None:
         """Bytes a second that may go to all destinations together, and as many that may come from them; None for no limit.
 
@@ -117,6 +127,36 @@ class Repository:
         if rate is not None and rate <= 0:
             raise ConfigurationError(f"{rate} bytes a second would never end")
         self._membership.limits.rate = rate
+
+    def limit_rate_of(self, destination: str) -> float | None:
+        """Bytes a second that may go to one destination, and as many from it, beside what all together may; None for no limit."""
+        return self._membership.limits.rate_of(self._config.destination(destination).name)
+
+    def set_limit_rate(self, destination: str | None, rate: float | None) -> None:
+        """Sets the limit of a destination, or of all together (None), for what is under way too.
+
+        Arguments:
+            destination: its name. rate: bytes a second; None for no limit.
+
+        Raises:
+            ConfigurationError: no destination is called so, or the rate is not above 0.
+        """
+        if destination is None:
+            self.limit_rate = rate
+            return
+        if rate is not None and rate <= 0:
+            raise ConfigurationError(f"{rate} bytes a second would never end")
+        self._membership.limits.set_rate_of(self._config.destination(destination).name, rate)
+
+    def take_limits(self, config: Config) -> None:
+        """Limits as another reading of the configuration has them, for what is under way too; nothing else of it counts.
+
+        Destinations that are new in it are passed over; those that are gone from it keep their limit.
+        """
+        self._membership.limits.rate = config.engine.limit_rate
+        for name, rate in config.rates().items():
+            if any(destination.name == name for destination in self._config.destinations):
+                self._membership.limits.set_rate_of(name, rate)
 
     async def export(
         self,
@@ -307,6 +347,34 @@ class Repository:
         wanted = self._names(None if destination is None else [destination])
         return await verify(*self._both, wanted, snapshots, read_data, on_progress)
 
+    async def repair(
+        self,
+        snapshots: Sequence[str] | None = None,
+        *,
+        destinations: Sequence[str] | None = None,
+        read_data: float = 0.0,
+        dry_run: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> RepairResult:
+        """Heals what ``verify`` finds, and looks again: packs, segments and commits from good replicas, the rest from what is there.
+
+        A broken object is deleted only once its good bytes are in memory and have been checked. What no replica has is listed as ``left``,
+        with the extents of the volumes that it hits; no export builds on it any more.
+
+        Arguments:
+            snapshots: names as in ``restore``; all by default.
+            destinations: names; all by default.
+            read_data: percentage of packs to be read, 0 to 100: what is broken inside shows only so. Those known to be broken are read in any case.
+            dry_run: tell what could be healed; write nothing.
+
+        Raises:
+            SnapshotNotFound: as ``restore``. DestinationError: no destination can be looked at, or none that needs it be written to.
+        """
+        if not 0 <= read_data <= 100:
+            raise ConfigurationError(f"{read_data} is no percentage")
+        repairing = Repairing(*self._both, self._names(destinations), snapshots, read_data, on_progress)
+        return await repairing.run(dry_run=dry_run)
+
     async def forget(
         self,
         snapshots: Sequence[str] = (),
@@ -360,6 +428,35 @@ class Repository:
         membership, memory = self._both
         membership.check_reads()
         return await prune(membership, memory, wanted, plan, exclusive=exclusive)
+
+    async def sync(
+        self,
+        destinations: Sequence[str] | None = None,
+        *,
+        sources: Sequence[str] | None = None,
+        snapshots: Sequence[str] = (),
+        volumes: Sequence[str] = (),
+        dry_run: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> SyncResult:
+        """Brings destinations up to date from the others: copies every snapshot that they lack, and packs that they have lost.
+
+        A snapshot that was forgotten at a destination is not brought back there. Each destination is served at its own pace. Run again, it
+        goes on from what is there.
+
+        Arguments:
+            destinations: names of those to bring up to date; all by default.
+            sources: names of those to copy from; all by default.
+            snapshots, volumes: only these snapshots (names as in ``restore``), and those of these volumes; all by default.
+            dry_run: tell what would be copied and what that costs; write nothing.
+
+        Raises:
+            ConfigurationError: nothing could ever be copied. SnapshotNotFound: as ``restore``. DestinationError: none can be written to.
+            What fails at one destination, or for one snapshot, is in the result.
+        """
+        targets, wanted = self._names(destinations), None if sources is None else self._names(sources)
+        check_sync(targets, wanted, self._config.rates())
+        return await Syncing(*self._both, targets, wanted, on_progress, dry_run=dry_run).run(snapshots, volumes)
 
     async def rebuild(self, on_progress: ProgressCallback | None = None) -> None:
         """Makes the catalog, the index and the cache anew from the destinations, and index segments that are missing there."""

@@ -13,7 +13,7 @@ from snapferry.errors import AccessDenied, DestinationUnreachable, SnapferryErro
 from snapferry.pipeline.tools import Tools, make_tools
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache
-from snapferry.repository.opening import Members, check_place, open_members
+from snapferry.repository.opening import Members, admit, check_place, identify, open_members
 from snapferry.repository.pack_sets import PackSets
 from snapferry.repository.slot_keeping import refresh
 from snapferry.transport import CALL_SECONDS, Limits, ReplicaBoard, with_deadline, with_retry
@@ -64,7 +64,7 @@ class Membership:
         tools: what the pipelines share.
         cache: the local index.
         pack_sets: the packs that snapshots name, as far as this machine has met them.
-        limits: of the bytes a second to and from all destinations together.
+        limits: of the bytes a second to and from each destination, and all together.
     """
 
     def __init__(self, config: Config, members: Members, tools: Tools, cache: IndexCache, limits: Limits, stack: AsyncExitStack) -> None:
@@ -82,7 +82,7 @@ class Membership:
         secret = await read_secret(config.repository)
         async with AsyncExitStack() as stack:
             board = ReplicaBoard([destination.name for destination in config.destinations])
-            limits = Limits(config.engine.limit_rate)
+            limits = Limits(config.engine.limit_rate, config.rates())
             opened, failures = await open_all(config.destinations, board, limits, stack, writable=False)
             members = await open_members(opened, secret, expected_id=config.repository.id, failures=failures)
 
@@ -127,6 +127,25 @@ class Membership:
                 failures[name] = problem
                 del opened[name]
         return opened, failures
+
+    async def raw(self, name: str, stack: AsyncExitStack) -> Destination:
+        """A destination of the configuration open for writing, whatever is there. ``stack`` closes it."""
+        opened, failures = await open_all([self.config.destination(name)], self.tools.board, self.limits, stack, writable=True)
+        if failures:
+            raise failures[name]
+        return opened[name]
+
+    async def admit(self, name: str) -> None:
+        """Takes in a destination that could not be used when the repository was opened; raises what still keeps it out."""
+        if name not in self.members.replicas:
+            opened, failures = await open_all([self.config.destination(name)], self.tools.board, self.limits, self._stack, writable=False)
+            if failures:
+                raise failures[name]
+            await admit(self.members, opened[name])
+            order = [destination.name for destination in self.config.destinations]
+            ordered = sorted(self.members.replicas.items(), key=lambda item: order.index(item[0]))
+            self.members.replicas = dict(ordered)
+        await identify(self.members, name)
 
     async def close(self) -> None:
         """Closes destinations and threads."""

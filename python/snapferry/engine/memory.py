@@ -150,6 +150,13 @@ class Memory:
         if found:
             await self._call(record, None)
 
+    async def note_healed(self, destination: str, objects: Iterable[str]) -> None:
+        """These objects (keys) are in good order there now."""
+        healed = list(objects)
+        if healed and destination in self._ids:
+            where = self._ids[destination]
+            await self._call(lambda catalog: catalog.clear_damage(self._repository, where, healed), None)
+
     async def replace_damage(self, destinations: Iterable[str], damage: Iterable[Damage]) -> None:
         """After all of some destinations was read: what is broken there is this, and nothing else."""
         ids = [self._ids[name] for name in destinations if name in self._ids]
@@ -197,9 +204,8 @@ class Memory:
     async def _note_speeds(self) -> None:
         from snapferry.catalog import ReplicaSpeed
 
-        if self._membership.limits.rate is not None:
-            return  # They were only as fast as they were allowed to be.
-        states = self._membership.tools.board.states(self._ids)
+        # Those that were limited were only as fast as they were allowed to be.
+        states = self._membership.tools.board.states(name for name in self._ids if not self._membership.limits.held_back(name))
         speeds = {
             self._ids[state.name]: ReplicaSpeed(state.first_byte, state.goodput)
             for state in states

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from snapferry.destination import Destination
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.errors import SnapshotNotFound
 from snapferry.pipeline.verify import Verification
+from snapferry.repository import names
 from snapferry.repository.failures import combined
-from snapferry.repository.presence import list_presence
-from snapferry.repository.snapshots import list_snapshots, ordered
-from snapferry.types import Damage, ProgressCallback, VerifyResult
+from snapferry.repository.index_cache import LoadedIndex
+from snapferry.repository.presence import Presence, list_presence
+from snapferry.repository.snapshots import Listing, list_snapshots, ordered
+from snapferry.types import Damage, ProgressCallback, Snapshot, VerifyResult
 
 logger = logging.getLogger("snapferry")
+
+
+@dataclass(slots=True)
+class Looked:
+    """A verification's result, and what it rests on.
+
+    Attributes:
+        replicas: the destinations that were looked at. held: by their names, the snapshots of those that were asked for.
+        presence: the packs that all destinations list which can be read. segments: by name, the index segments in good order.
+    """
+
+    result: VerifyResult
+    replicas: Mapping[str, Destination]
+    held: Mapping[str, Sequence[Snapshot]]
+    listing: Listing
+    presence: Presence
+    loaded: LoadedIndex
+    segments: Mapping[str, Sequence[str]]
 
 
 async def verify(
@@ -26,13 +49,25 @@ async def verify(
     on_progress: ProgressCallback | None,
 ) -> VerifyResult:
     """Checks the destinations ``wanted``; the rest as ``Repository.verify``."""
+    if read_data and not membership.members.keyring.reads_data:
+        logger.warning("this key can write and not read: the bytes of packs are compared with what their names promise, and not opened")
+    return (await look_at(membership, memory, wanted, snapshots, read_data, on_progress)).result
+
+
+async def look_at(
+    membership: Membership,
+    memory: Memory,
+    wanted: Sequence[str],
+    snapshots: Sequence[str] | None,
+    read_data: float,
+    on_progress: ProgressCallback | None,
+) -> Looked:
+    """Checks, and remembers what was found; packs that were found broken before are read again."""
     replicas = {name: membership.replicas[name] for name in wanted if name in membership.replicas}
     failures = {name: error for name, error in membership.members.failures.items() if name in wanted}
     if not replicas:
         raise combined("nothing can be verified", failures)
     await membership.tools.renew_keys()
-    if read_data and not membership.members.keyring.reads_data:
-        logger.warning("this key can write and not read: the bytes of packs are compared with what their names promise, and not opened")
     recalled = await memory.recall()
     listing = await list_snapshots(membership.members.keyring, membership.replicas)
     gone = await memory.note_listing(listing, recalled)
@@ -47,15 +82,50 @@ async def verify(
     loaded = await membership.cache.load(replicas, presence, complete=True)
     loaded.index.declare_usable(b"".join({pack for packs in presence.packs.values() for pack in packs}))
     verification = Verification(
-        replicas, held, presence, loaded, membership.tools, read_data=read_data, everything=snapshots is None, on_progress=on_progress
-    )
+        replicas, held, presence, loaded, membership.tools,
+        read_data=read_data, everything=snapshots is None, suspected=await memory.bad_packs(), on_progress=on_progress,
+    )  # fmt: skip
     result = await verification.run(
         [Damage(name, "config", str(error)) for name, error in failures.items() if error.exit_code == 10]
         + [item for item in gone if item.destination in replicas],
         {name: str(error) for name, error in failures.items() if error.exit_code != 10},
     )
+    for name, packs in verification.read_well.items():
+        await memory.note_healed(name, map(names.pack, packs))
     if snapshots is None and read_data >= 100:
         await memory.replace_damage(replicas, result.damage)
     else:
         await memory.note_damage(result.damage)
-    return result
+    if result.damage:
+        await _list_others(membership, presence)
+        whole_at = _finder(result.damage, listing, presence, loaded, await memory.damage())
+        found = tuple(dataclasses.replace(item, whole_at=whole_at(item)) for item in result.damage)
+        result = dataclasses.replace(result, damage=found)
+    return Looked(result, replicas, held, listing, presence, loaded, verification.segments)
+
+
+async def _list_others(membership: Membership, presence: Presence) -> None:
+    """The packs of destinations that were not asked for too: they may have what is broken elsewhere."""
+    others = {name: replica for name, replica in membership.replicas.items() if name not in presence.packs}
+    presence.packs.update((await list_presence(others)).packs)
+
+
+def _finder(
+    found: Iterable[Damage], listing: Listing, presence: Presence, loaded: LoadedIndex, known: Iterable[Damage]
+) -> Callable[[Damage], tuple[str, ...]]:
+    """Says where the object of a finding is listed by others that are not known to have it broken."""
+    bad = {(item.destination, item.object) for item in (*found, *known)}
+
+    def whole_at(item: Damage) -> tuple[str, ...]:
+        pack, segment, snapshot = names.parse_pack(item.object), names.parse_segment(item.object), names.parse_snapshot(item.object)
+        if pack is not None:
+            holders = presence.holders(pack)
+        elif segment is not None:
+            holders = [name for name, segments in loaded.segments.items() if segment in segments]
+        elif snapshot is not None:
+            holders = [name for name, ids in listing.held.items() if snapshot in ids]
+        else:
+            holders = []
+        return tuple(name for name in holders if name != item.destination and (name, item.object) not in bad)
+
+    return whole_at

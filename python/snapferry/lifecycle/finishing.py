@@ -152,5 +152,5 @@ async def still_needed(
 def unknown_need(where: str, error: Exception) -> DamageError:
     """Some needed block lies nowhere at a destination: nothing is removed there before that is healed."""
     return DamageError(
-        f'{where}: {error}; nothing was removed there. `snapferry verify` tells what is missing; put back what is missing from another destination, or forget the snapshots (docs/operations.md, "Damage")'
+        f'{where}: {error}; nothing was removed there. `snapferry verify` tells what is missing; `snapferry repair` puts back what another destination has, or forget the snapshots (docs/operations.md, "Damage")'
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from snapferry import _core
@@ -11,20 +11,21 @@ from snapferry.destination import Destination
 from snapferry.errors import DamageError, DestinationError, ObjectDamaged, ObjectNotFound
 from snapferry.pipeline.convert import open_manifest, split_ids
 from snapferry.pipeline.fetching import Fetcher
+from snapferry.pipeline.naming import copy_segment, name_packs
 from snapferry.pipeline.pages import PageLoader
 from snapferry.pipeline.replicate import copy_pack
 from snapferry.pipeline.tools import Tools
 from snapferry.pipeline.windows import windows
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
-from snapferry.repository.index_cache import SEGMENT_LIMIT, LoadedIndex, open_segment
+from snapferry.repository.index_cache import LoadedIndex, list_segments
 from snapferry.repository.notes import good_notes
 from snapferry.repository.presence import list_presence
 from snapferry.repository.sessions import Session, abandoned_on_error, beating
 from snapferry.repository.small import open_object
 from snapferry.types import Snapshot
 
-_AT_ONCE = 2
+_AT_ONCE = 8
 
 
 class CatchUp:
@@ -34,6 +35,7 @@ class CatchUp:
         loaded: the index, in which blocks are looked up whose place names a pack that is gone; all of ``present`` is usable in it.
         present: the packs that the sources hold.
         leftovers: stores on this machine that may have packs; asked before the sources.
+        on_copied: called with a destination's name and the size of each object that was copied there.
 
     Attributes:
         bytes_copied: by destination, in bytes of all objects.
@@ -47,6 +49,7 @@ class CatchUp:
         loaded: LoadedIndex,
         present: Iterable[bytes],
         leftovers: Sequence[Destination] = (),
+        on_copied: Callable[[str, int], object] | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._loaded = loaded
@@ -56,6 +59,7 @@ class CatchUp:
         self._leftovers = leftovers
         self._needed: list[bytes] | None = None
         self._walking = asyncio.Lock()
+        self._on_copied = on_copied
         self.bytes_copied: dict[str, int] = {}
 
     async def packs(self, target: Destination, present: Iterable[bytes], avoided: AbstractSet[bytes]) -> None:
@@ -65,14 +69,14 @@ class CatchUp:
             DestinationError: one of them is among ``avoided``: a prune there is about to delete it, or may still be. Else as ``copy_pack``.
         """
         known = set(present)
-        missing = [pack for pack in await self._packs() if pack not in known]
+        missing = [pack for pack in await self.needed() if pack not in known]
         if not avoided.isdisjoint(missing):
             raise DestinationError(
                 "packs that it needs are being deleted there by a prune, or were by the last one; once there has been another prune the next"
-                " export brings it up to date",
+                " sync or export brings it up to date",
                 target.name,
             )
-        gate = asyncio.Semaphore(_AT_ONCE)
+        gate = asyncio.Semaphore(max(1, min(target.capabilities.concurrency, _AT_ONCE)))
 
         async def copy(pack: bytes) -> None:
             async with gate:
@@ -85,32 +89,25 @@ class CatchUp:
         listed = self._loaded.segments
         missing = {segment for name in self._sources for segment in listed.get(name, {})} - set(listed.get(target.name, {}))
         for segment in sorted(missing):
-            for name, source in self._sources.items():
-                if segment not in listed.get(name, {}):
-                    continue
-                try:
-                    data = await source.read(names.segment(segment), SEGMENT_LIMIT)
-                    open_segment(self._tools.keyring, segment, data, name)
-                except DestinationError:
-                    continue
-                await target.create(names.segment(segment), data)
-                self._count(target, len(data))
-                break
+            self._count(target, await copy_segment(segment, target, self._sources, self._loaded, self._tools))
 
-    async def bring(self, target: Destination, known_bad: AbstractSet[bytes]) -> None:
-        """Copies the snapshot whole, its commit last, unless it was let go there.
+    async def bring(self, target: Destination, known_bad: AbstractSet[bytes]) -> bool:
+        """Copies the snapshot whole, with segments that name its packs there, its commit last; unless it was let go there.
 
         In a session of its own at the target: a collector must be able to wait for it, or to end it.
 
         Arguments:
             known_bad: packs that were found broken at the target: not taken for present, no more than torn ones are.
 
+        Returns:
+            Whether it is there now: False if it was let go.
+
         Raises:
             Fenced: a prune has ended it. Else as ``packs`` and ``copy_pack``.
         """
         snapshot, keyring = self._snapshot, self._tools.keyring
         if await good_notes(keyring, target, {snapshot.id}):
-            return
+            return False
         session = Session(keyring, target, names.new_id(), snapshot.volume, None, brings=snapshot.id)
         async with abandoned_on_error([session]):
             begun = await session.begin()
@@ -119,9 +116,15 @@ class CatchUp:
                 presence.drop({target.name: begun.avoided | known_bad})
                 presence.drop(self._loaded.bad_packs)
                 presence.drop_misfits(self._loaded.sizes_that_differ(presence))
-                await self.packs(target, presence.packs.get(target.name, {}), begun.avoided)
+                held = presence.packs.get(target.name, {}).keys()
+                await self.packs(target, held, begun.avoided)
+                needed = await self.needed()
+                own = await list_segments(target)
+                self._count(target, await name_packs(needed, held | set(needed), target, own, self._sources, self._loaded, self._tools))
+            # A note that came meanwhile wins over the commit, for every reader.
             await session.end("committed", await self._commit())
         self._count(target, session.bytes_sent)
+        return True
 
     async def _commit(self) -> bytes:
         """The snapshot's commit object, from the first source that has it in good order."""
@@ -135,8 +138,8 @@ class CatchUp:
             return data
         raise DamageError(f"{key}: no destination has it in good order")
 
-    async def _packs(self) -> list[bytes]:
-        """Every pack that the snapshot needs."""
+    async def needed(self) -> list[bytes]:
+        """Every pack that the snapshot needs. ``DamageError`` where that cannot be told."""
         async with self._walking:
             if self._needed is None:
                 self._needed = sorted(await self._walk())
@@ -160,3 +163,5 @@ class CatchUp:
 
     def _count(self, target: Destination, size: int) -> None:
         self.bytes_copied[target.name] = self.bytes_copied.get(target.name, 0) + size
+        if self._on_copied is not None and size:
+            self._on_copied(target.name, size)

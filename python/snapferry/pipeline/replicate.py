@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from snapferry import _core
 from snapferry.destination import Destination
-from snapferry.errors import DamageError, DestinationError, ObjectDamaged, ObjectNotFound
+from snapferry.errors import DamageError, DestinationError, DestinationUnreachable, ObjectDamaged, ObjectNotFound
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names
 from snapferry.repository.failures import combined
+from snapferry.repository.objects import SMALL_OBJECT_LIMIT
 
 _USUAL_PACK = 32 << 20
 
@@ -71,17 +72,36 @@ async def _create(pack: bytes, data: bytearray, target: Destination, tools: Tool
     key = names.pack(pack)
     if await target.create(key, data):
         return
-    if await _is_good(pack, target, tools):
+    if await is_good(pack, target, tools):
         return
     # What is there is not the pack of that name, and what we hold is: nothing is lost by replacing it.
     await target.delete(key)
-    if not await target.create(key, data) and not await _is_good(pack, target, tools):
+    if not await target.create(key, data) and not await is_good(pack, target, tools):
         raise ObjectDamaged(f"{key} is damaged there and cannot be replaced", target.name)
 
 
-async def _is_good(pack: bytes, target: Destination, tools: Tools) -> bool:
+async def create_segment(target: Destination, segment: str, data: bytes) -> None:
+    """Creates an index segment whose bytes are what its name says; what is there and is not that is replaced."""
+    key = names.segment(segment)
+    for _ in range(2):
+        if await target.create(key, data):
+            return
+        try:
+            if await target.read(key, len(data)) == data:
+                return
+        except (ObjectDamaged, ObjectNotFound):
+            pass
+        await target.delete(key)
+    raise ObjectDamaged(f"{key} is damaged there and cannot be replaced", target.name)
+
+
+async def is_good(pack: bytes, target: Destination, tools: Tools) -> bool:
+    """Whether the bytes of a pack there are what its name says. One that alone cannot be read where all else can, a bad sector say, is not."""
     try:
         present = await target.read(names.pack(pack), _core.MAX_PACK_LENGTH)
-    except ObjectDamaged:
+    except (ObjectDamaged, ObjectNotFound):
+        return False
+    except DestinationUnreachable:
+        await target.read(names.CONFIG, SMALL_OBJECT_LIMIT)
         return False
     return await tools.threads.run(_core.blake3, present) == pack

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from snapferry import _core
 from snapferry.destination import Destination, list_keys
@@ -49,6 +51,11 @@ class Verification:
         loaded: the index of every segment that is in good order somewhere, with all packs that any destination lists declared usable.
         everything: look at all packs that are listed, not only at those that ``held`` needs.
         read_data: percentage of packs whose every byte is read, 0 to 100.
+        suspected: by destination, packs that were found broken before: they are read in any case.
+
+    Attributes:
+        read_well: by destination, the suspected packs that turned out to be whole.
+        segments: by destination, the index segments that are in good order there.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Verification:
         *,
         read_data: float,
         everything: bool,
+        suspected: Mapping[str, AbstractSet[bytes]] = MappingProxyType({}),
         on_progress: ProgressCallback | None = None,
     ) -> None:
         self._destinations = destinations
@@ -72,6 +80,9 @@ class Verification:
         self._tools = tools
         self._read_data = read_data
         self._everything = everything
+        self._suspected = suspected
+        self.read_well: dict[str, set[bytes]] = {}
+        self.segments: dict[str, list[str]] = {}
         self._on_progress = on_progress
         self._damage: list[Damage] = []
         self._unverified: dict[str, str] = {}
@@ -95,6 +106,7 @@ class Verification:
         try:
             found = await verify_objects(self._tools.keyring, destination, self._tools.threads)
             self._damage += found.damage
+            self.segments[name] = found.segments
             # What a prune has decided to delete and not come to yet is nobody's any more.
             going = await being_deleted(self._tools.keyring, destination)
             self._presence.drop({name: going})
@@ -173,14 +185,19 @@ class Verification:
         listed = self._presence.packs.get(name, {})
         packs = sorted((set(listed) if self._everything else seen.needed & listed.keys()) - seen.bad.keys())
         self._packs += len(packs)
+        suspected = self._suspected.get(name, frozenset())
         chosen = [
-            pack for number, pack in enumerate(packs) if int((number + 1) * self._read_data / 100) > int(number * self._read_data / 100)
+            pack
+            for number, pack in enumerate(packs)
+            if int((number + 1) * self._read_data / 100) > int(number * self._read_data / 100) or pack in suspected
         ]
         self._to_read += sum(listed[pack] for pack in chosen)
         for pack in chosen:
             problem = await self._read_pack(name, pack, listed[pack])
             if problem:
                 seen.bad[pack] = problem
+            elif pack in suspected:
+                self.read_well.setdefault(name, set()).add(pack)
         for pack, reason in seen.bad.items():
             if pack not in seen.needed:
                 self._damage.append(Damage(name, names.pack(pack), reason))

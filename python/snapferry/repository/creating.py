@@ -37,8 +37,8 @@ async def create_repository(destinations: Mapping[str, Destination], secret: Sec
     repository_id = keyring.repository_id.hex()
     described = objects.ConfigObject(objects.FORMAT_VERSION, repository_id, objects.now(), list(objects.SUITES))
     config = keyring.seal("config", names.CONFIG, objects.encode(described))
-    await together(_create_identity(keyring, destination) for destination in destinations.values())
-    await together(_create_slot(destination, slot) for destination in destinations.values())
+    await together(create_identity(keyring, destination) for destination in destinations.values())
+    await together(prove_store(destination, names.key_slot(slot.name), slot.slot.data) for destination in destinations.values())
     await together(destination.create(names.CONFIG, config) for destination in destinations.values())
     await together(_check_config(keyring, destination) for destination in destinations.values())
     return repository_id
@@ -117,7 +117,8 @@ def _repository_of(data: bytes) -> str | None:
         return None
 
 
-async def _create_identity(keyring: _core.Keyring, destination: Destination) -> None:
+async def create_identity(keyring: _core.Keyring, destination: Destination) -> None:
+    """Gives a new place its random id; one that is there and opens with these keys stays."""
     described = objects.DestinationObject(secrets.token_hex(16))
     data = keyring.seal("destination", names.DESTINATION, objects.encode(described))
     if not await destination.create(names.DESTINATION, data):
@@ -130,9 +131,8 @@ async def _create_identity(keyring: _core.Keyring, destination: Destination) -> 
                 raise SnapferryError(f"{destination.name}: another init is at work at {destination.url}") from None
 
 
-async def _create_slot(destination: Destination, slot: SlotCopy) -> None:
-    """Creates the slot twice: a store that says so of itself must refuse the second, and list the first."""
-    key, data = names.key_slot(slot.name), slot.slot.data
+async def prove_store(destination: Destination, key: str, data: bytes) -> None:
+    """Creates a key slot twice: a store that says so of itself must refuse the second, and list the first. ``SnapferryError`` if not."""
     declared = destination.capabilities
     await destination.create(key, data)
     if declared.exclusive_create and await destination.create(key, data):

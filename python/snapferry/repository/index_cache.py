@@ -124,7 +124,7 @@ class IndexCache:
             number += 1
 
     async def _load(self, replicas: Mapping[str, Destination], presence: Presence) -> LoadedIndex:
-        listed = dict(zip(replicas, await together(_list_segments(destination) for destination in replicas.values()), strict=True))
+        listed = dict(zip(replicas, await together(_segments_of(destination) for destination in replicas.values()), strict=True))
         segments = {name: found or {} for name, found in listed.items()}
         whole = {name for name, found in listed.items() if found is not None} >= self._places
         loaded = LoadedIndex(_core.Index(), segments)
@@ -354,13 +354,18 @@ async def add_whole_pack(
         raise ObjectDamaged(f"{key}: {error}", destination.name) from error
 
 
-async def _list_segments(destination: Destination) -> dict[str, int] | None:
+async def list_segments(destination: Destination) -> dict[str, int]:
+    """The ids of the segments that a destination lists, with their sizes in bytes."""
     segments: dict[str, int] = {}
+    async for info in destination.list(names.INDEX):
+        segment = names.parse_segment(info.key)
+        if segment is not None:
+            segments[segment] = info.size
+    return segments
+
+
+async def _segments_of(destination: Destination) -> dict[str, int] | None:
     try:
-        async for info in destination.list(names.INDEX):
-            segment = names.parse_segment(info.key)
-            if segment is not None:
-                segments[segment] = info.size
+        return await list_segments(destination)
     except DestinationError:
         return None  # What only it has is made up for by reading packs; whether it can be used is decided elsewhere.
-    return segments

@@ -133,6 +133,13 @@ class ForgottenObject(msgspec.Struct, frozen=True):
     at: Utc
 
 
+class DamagedObject(msgspec.Struct, frozen=True):
+    """``damaged/<pack id>``: this place's copy of a pack is broken. Readers go by the name alone."""
+
+    pack: Hex32
+    at: Utc
+
+
 class CondemnedObject(msgspec.Struct, frozen=True):
     """``collect/<n>/condemned``: what a collection may delete.
 

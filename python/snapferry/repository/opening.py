@@ -108,7 +108,7 @@ async def open_members(
     damage += keys.damage
     members = Members(keyring, keyring.repository_id.hex(), {}, {}, failed, {}, damage, keys)
     for name, found in looks.items():
-        problem = _check_config(keyring, name, found)
+        problem = check_config(keyring, name, found)
         if problem is None:
             members.replicas[name] = destinations[name]
         else:
@@ -171,7 +171,8 @@ def _unlock(looks: Mapping[str, Look], secret: Secret) -> tuple[_core.Keyring, K
     raise refusals[0]
 
 
-def _check_config(keyring: _core.Keyring, name: str, found: Look) -> SnapferryError | None:
+def check_config(keyring: _core.Keyring, name: str, found: Look) -> SnapferryError | None:
+    """Why what was found is not the repository that these keys open; None if it is."""
     try:
         payload = open_object(keyring, "config", names.CONFIG, found.config, name)
         objects.check_version(objects.decode(objects.ConfigObject, payload, "config"), name)
@@ -183,7 +184,7 @@ def _check_config(keyring: _core.Keyring, name: str, found: Look) -> SnapferryEr
 
 async def _identify(members: Members) -> None:
     """Reads the places' own ids. A place without one in good order is read but not written to: it may be another one's copy."""
-    found = await together(_destination_id(members.keyring, destination) for destination in members.replicas.values())
+    found = await together(destination_id(members.keyring, destination) for destination in members.replicas.values())
     for name, identity in zip(members.replicas, found, strict=True):
         if isinstance(identity, str):
             for other, known in members.ids.items():
@@ -200,12 +201,34 @@ async def _identify(members: Members) -> None:
                 members.damage.append(Damage(name, names.DESTINATION, str(identity)))
 
 
+async def admit(members: Members, destination: Destination) -> None:
+    """Takes one more destination among those that can be read; raises why it is none of this repository."""
+    found = await look(destination)
+    if isinstance(found, SnapferryError):
+        raise found
+    problem = check_config(members.keyring, destination.name, found)
+    if problem is not None:
+        raise problem
+    members.replicas[destination.name] = destination
+    members.failures.pop(destination.name, None)
+
+
+async def identify(members: Members, name: str) -> None:
+    """Reads the id of a place again that had none in good order; raises why it still has none."""
+    identity = await destination_id(members.keyring, members.replicas[name])
+    if isinstance(identity, SnapferryError):
+        raise identity
+    members.ids[name] = identity
+    members.unwritable.pop(name, None)
+    members.damage = [item for item in members.damage if (item.destination, item.object) != (name, names.DESTINATION)]
+
+
 async def check_place(members: Members, destination: Destination) -> SnapferryError | None:
     """Why a destination that was opened once more is not the place it was: its disk is no longer mounted, say. None if it is.
 
     What was written to such a place would be acknowledged, and nothing there would open it.
     """
-    identity = await _destination_id(members.keyring, destination)
+    identity = await destination_id(members.keyring, destination)
     if isinstance(identity, ObjectNotFound):
         return DestinationNotARepository(
             f"the repository that was at {destination.url} is no longer there; is it mounted?", destination.name
@@ -217,7 +240,8 @@ async def check_place(members: Members, destination: Destination) -> SnapferryEr
     return None
 
 
-async def _destination_id(keyring: _core.Keyring, destination: Destination) -> str | SnapferryError:
+async def destination_id(keyring: _core.Keyring, destination: Destination) -> str | SnapferryError:
+    """The random id of a place, or why it cannot be told."""
     try:
         data = await destination.read(names.DESTINATION, objects.SMALL_OBJECT_LIMIT)
         payload = open_object(keyring, "destination", names.DESTINATION, data, destination.name)

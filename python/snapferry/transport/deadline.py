@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from typing_extensions import Buffer
 
-from snapferry.destination.contract import Destination, ObjectInfo, list_keys
+from snapferry.destination.contract import Destination, ObjectInfo, free_bytes, list_keys
 from snapferry.errors import DestinationUnreachable
 from snapferry.transport.wrapper import Wrapper
 
@@ -65,6 +65,10 @@ class _Bounded(Wrapper):
     async def list_keys(self, prefix: str) -> Sequence[str]:
         async with self._within(f"{prefix or 'everything'} was not listed", _LONG_LISTING):
             return await list_keys(self.inner, prefix)
+
+    async def free_bytes(self) -> int | None:
+        async with self._within("the space was not told", 0):
+            return await free_bytes(self.inner)
 
     async def delete(self, key: str) -> None:
         async with self._within(f"{key} was not deleted", 0):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from typing_extensions import Buffer
 
-from snapferry.destination.contract import Capabilities, Destination, ObjectInfo, list_keys
+from snapferry.destination.contract import Capabilities, Destination, ObjectInfo, free_bytes, list_keys
 
 
 class Wrapper:
@@ -55,6 +55,10 @@ class Wrapper:
         if type(self).list is not Wrapper.list:
             return [info.key async for info in self.list(prefix)]
         return await list_keys(self.inner, prefix)
+
+    async def free_bytes(self) -> int | None:
+        """See ``TellsSpace``."""
+        return await free_bytes(self.inner)
 
     async def delete(self, key: str) -> None:
         """See ``Destination.delete``."""

@@ -74,7 +74,8 @@ SHELLS = pytest.mark.parametrize("shell", [in_bash, in_fish])
 def test_words_that_are_known(place: Place, shell: object) -> None:
     assert callable(shell)
     assert shell(place, "expo") == ["export"]
-    assert sorted(shell(place, "re")) == ["rebuild", "restore"]
+    assert sorted(shell(place, "re")) == ["rebuild", "repair", "restore"]
+    assert sorted(shell(place, "destination", "sync", "")) == ["far", "near"]
     assert shell(place, "config", "s") == ["show"]
     assert shell(place, "export", "--jo") == ["--jobs"]
     assert sorted(shell(place, "export", "--to", "")) == ["far", "near"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from snapferry.catalog import Catalog
 from snapferry.destination import Destination
 from snapferry.destination.contract import ObjectInfo
 from snapferry.engine import ExportJob, JobOutcome
@@ -286,3 +287,35 @@ async def test_limits(make_lab: MakeLab) -> None:
         assert await lab.contents(repository, "v") == data
         assert time.monotonic() - began >= 0.4
     assert config.engine.limit_rate is None
+
+
+async def test_limits_of_one_destination_and_what_they_keep_from_being_learned(make_lab: MakeLab) -> None:
+    lab = await make_lab()
+    data = random.Random(5).randbytes(1 << 20)
+    async with lab.repository() as repository:
+        assert repository.limit_rate_of("far") is None
+        repository.set_limit_rate("far", 1e6)
+        assert (repository.limit_rate_of("far"), repository.limit_rate_of("near"), repository.limit_rate) == (1e6, None, None)
+        began = time.monotonic()
+        await repository.export(MemorySource(data), volume="v")
+        assert time.monotonic() - began >= 0.8
+        for sources in (["near"], ["far"]):
+            assert await lab.contents(repository, "v", sources=sources) == data
+        repository.set_limit_rate("far", None)
+        repository.set_limit_rate(None, 3e6)
+        repository.take_limits(lab.config)
+        assert repository.limit_rate is None
+        for name, rate in (("far", 0), (None, -1), ("nowhere", 1)):
+            with pytest.raises(ConfigurationError):
+                repository.set_limit_rate(name, rate)
+    # A total limit, of a moment even, says nothing of either; so nothing was learned.
+    url = lab.config.catalog_url()
+    with Catalog(url) as catalog:
+        assert catalog.speeds(lab.config.repository.id or "") == {}
+    async with lab.repository() as repository:
+        repository.set_limit_rate("far", 1e9)
+        for sources in (["near"], ["far"]):
+            assert await lab.contents(repository, "v", sources=sources) == data
+        near = repository._membership.members.ids["near"]
+    with Catalog(url) as catalog:
+        assert catalog.speeds(lab.config.repository.id or "").keys() == {near}
