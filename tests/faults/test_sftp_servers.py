@@ -205,6 +205,21 @@ async def test_a_place_that_may_only_be_read(tmp_path: Path) -> None:
             await open_destination("far", server.url("place"), server.options)
 
 
+async def test_the_account_of_the_manual_may_do_enough(tmp_path: Path) -> None:
+    refused = "posix-rename,setstat,fsetstat,lsetstat,symlink,copy-data"
+    assert f"ForceCommand internal-sftp -P {refused}`" in Path("docs/operations.md").read_text()
+    with sftp_servers.openssh_server(tmp_path / "server", f"internal-sftp -P {refused}") as server:
+        destination = await opened(server)
+        assert destination.capabilities.exclusive_create
+        assert await destination.create("packs/aa/x", b"x") is True
+        assert await destination.create("packs/aa/x", b"y") is False
+        assert await keys_of(destination) == {"packs/aa/x": 1}
+        await destination.delete("packs/aa/x")
+        assert destination.capabilities.durable
+        await destination.close()
+        assert not list((server.root / "place/tmp").iterdir())
+
+
 @pytest.mark.parametrize("clock", [-3 * 86400, 0])
 async def test_age_is_told_by_the_servers_clock(openssh_server: Server, clock: int, monkeypatch: pytest.MonkeyPatch) -> None:
     destination = await opened(openssh_server, f"clock{clock}")
