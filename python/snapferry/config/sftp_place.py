@@ -74,7 +74,7 @@ def parse_sftp(url: str, options: Mapping[str, object], where: str) -> SftpPlace
         raise ConfigurationError(f"{where}: url {_shown(url)!r} should read {_SHAPE}") from None
     if parts.password is not None:
         raise ConfigurationError(
-            f"{where}: a password does not belong in a URL; put a key into the host's authorized_keys, and name it with identity_file"
+            f"{where}: url {_shown(url)!r}: a password does not belong in a URL; put a key into the host's authorized_keys, and name it with identity_file"
         )
     path = unquote(parts.path)
     relative = path.startswith("/~/")
