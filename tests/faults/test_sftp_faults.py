@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from snapferry.destination import Destination, open_destination, prepare_destination
-from snapferry.errors import ConfigurationError, DestinationDenied, DestinationFull, DestinationUnreachable, ObjectNotFound
+from snapferry.errors import ConfigurationError, DestinationDenied, DestinationFull, DestinationUnreachable
 from tests.support import sftp_servers
 from tests.support.place import Place
 from tests.support.sftp_servers import Server
@@ -51,7 +51,7 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_create_has_no_half_obj
 async def test_a_connection_that_was_lost_is_made_again(sftp_server: Server) -> None:
     destination = await opened(sftp_server, "lost")
     await destination.create("packs/aa/x", b"x")
-    connection = destination._connection._opened[0]  # type: ignore[attr-defined]
+    connection = destination._connection._opened.connection  # type: ignore[attr-defined]
     connection.abort()
     await connection.wait_closed()
     assert await destination.read("packs/aa/x", 10) == b"x"
@@ -104,8 +104,11 @@ async def test_a_directory_that_is_missing_or_goes_away(sftp_server: Server) -> 
         await destination.create("packs/aa/x", b"x")
     with pytest.raises(DestinationUnreachable, match="is it mounted"):
         _ = [info async for info in destination.list("")]
-    with pytest.raises(ObjectNotFound):
-        await destination.read("config", 1)
+    for call in (destination.read("config", 1), destination.read_tail("packs/aa/x", 1), destination.delete("config")):
+        with pytest.raises(DestinationUnreachable, match="is it mounted"):
+            await call
+    with pytest.raises(DestinationUnreachable, match="is it mounted"):
+        _ = [info async for info in destination.list("packs/")]
     await destination.close()
 
 

@@ -55,12 +55,12 @@ def _know(directory: Path, port: int) -> None:
 
 
 @contextmanager
-def asyncssh_server(directory: Path) -> Iterator[Server]:
-    """Whose root is ``directory/root``."""
+def asyncssh_server(directory: Path, fault: str = "") -> Iterator[Server]:
+    """Whose root is ``directory/root``; with one of the faults of ``sftp_process``."""
     make_keys(directory)
     root = directory / "root"
     root.mkdir()
-    command = [sys.executable, str(PROCESS), str(root), str(directory / "host"), str(directory / "authorized_keys")]
+    command = [sys.executable, str(PROCESS), str(root), str(directory / "host"), str(directory / "authorized_keys"), fault]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -72,7 +72,7 @@ def asyncssh_server(directory: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def openssh_server(directory: Path) -> Iterator[Server]:
+def openssh_server(directory: Path, subsystem: str = "internal-sftp") -> Iterator[Server]:
     """OpenSSH's ``sshd``, as whoever runs the tests, for that user alone."""
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     assert program is not None, "sshd is missing: the package openssh-server brings it"
@@ -88,7 +88,7 @@ def openssh_server(directory: Path) -> Iterator[Server]:
     config.write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/authorized_keys\nPidFile none\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
-        "Subsystem sftp internal-sftp\nMaxStartups 100\n"
+        f"Subsystem sftp {subsystem}\nMaxStartups 100\n"
     )
     with subprocess.Popen([program, "-D", "-e", "-f", str(config)], stderr=subprocess.DEVNULL, text=True) as process:
         try:

@@ -39,9 +39,7 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
     if _is_s3(url):
         return await _s3(name, url, options, writable=writable)
     if _is_sftp(url):
-        from snapferry.destination.sftp import SftpDestination
-
-        return await SftpDestination.open(name, parse_sftp(url, options or {}, f"destination {name}"), writable=writable)
+        return await _sftp(name, url, options, writable=writable)
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
     if scheme == "memory":
@@ -53,7 +51,7 @@ async def prepare_destination(name: str, url: str, options: Mapping[str, object]
     """Makes the place that ``url`` names if it can be made: a directory, durably; a bucket is never made. For ``init`` and ``destination add``.
 
     Returns:
-        The options with what was learned of the store, to be kept in the configuration: whether a bucket has conditional puts.
+        The options with what was learned of the store, to be kept in the configuration: whether a bucket has conditional puts, how names are given by SFTP.
 
     Raises as ``open_destination``, and ``DestinationDenied`` or ``DestinationFull`` where it cannot be made.
     """
@@ -63,7 +61,7 @@ async def prepare_destination(name: str, url: str, options: Mapping[str, object]
         from snapferry.destination.sftp import SftpDestination
 
         await SftpDestination.make_root(name, parse_sftp(url, options or {}, f"destination {name}"))
-        return dict(options or {})
+        return await learn_options(name, url, options)
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
     if scheme == "file":
@@ -74,6 +72,8 @@ async def prepare_destination(name: str, url: str, options: Mapping[str, object]
 async def learn_options(name: str, url: str, options: Mapping[str, object] | None = None) -> Mapping[str, object]:
     """The options of a place that exists, with what can be learned of its store by trying it out. Raises as ``open_destination``."""
     known = dict(options or {})
+    if _is_sftp(url):
+        return await _learn_sftp(name, url, known)
     if not _is_s3(url) or parse_s3(url, known, f"destination {name}").conditional_put is not None:
         return known
     destination = await _s3(name, url, options, writable=True)
@@ -95,6 +95,26 @@ async def _s3(name: str, url: str, options: Mapping[str, object] | None, *, writ
     from snapferry.destination.s3 import S3Destination
 
     return await S3Destination.open(name, parse_s3(url, options or {}, f"destination {name}"), writable=writable)
+
+
+async def _sftp(name: str, url: str, options: Mapping[str, object] | None, *, writable: bool) -> Destination:
+    from snapferry.destination.sftp import SftpDestination
+
+    return await SftpDestination.open(name, parse_sftp(url, options or {}, f"destination {name}"), writable=writable)
+
+
+async def _learn_sftp(name: str, url: str, known: dict[str, object]) -> Mapping[str, object]:
+    """How names are given there, and whether one that is taken is refused. Nothing is tried out where both are said."""
+    from snapferry.destination.sftp import SftpDestination
+
+    place = parse_sftp(url, known, f"destination {name}")
+    if place.naming is not None and place.conditional_put is not None:
+        return known
+    destination = await SftpDestination.open(name, place, writable=False)
+    try:
+        return {**known, **await destination.prove()}
+    finally:
+        await destination.close()
 
 
 def _split(name: str, url: str) -> tuple[str, str]:

@@ -1,31 +1,63 @@
-"""The connection to an SSH server: made when it is needed, made again when it was lost, and its errors in our words. Knows no objects."""
+"""The connection to an SSH server: made when it is needed, made again when it was lost, every wait for it bounded. Knows no objects."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import asyncssh
 
 from snapferry.config.sftp_place import SftpPlace
-from snapferry.errors import (
-    ConfigurationError,
-    DestinationDenied,
-    DestinationError,
-    DestinationFull,
-    DestinationUnreachable,
-    ObjectNotFound,
-)
+from snapferry.destination.deadline import Deadline, Stalled, deadline
+from snapferry.destination.sftp_errors import FAILURES, is_lost, locked, reason, refused, translated
+from snapferry.errors import ConfigurationError, DestinationUnreachable
 
 _CONNECT_SECONDS = 30.0
+_TIDY_SECONDS = 5.0
 _KEEPALIVE_SECONDS, _KEEPALIVES_MISSED = 15, 3
+_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
+
+_Result = TypeVar("_Result")
+Work = Callable[[], Awaitable[object]]
 
 # It tells every connection and channel, and what it tells goes to whoever logs here.
 logging.getLogger("asyncssh").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    connection: asyncssh.SSHClientConnection
+    client: asyncssh.SFTPClient
+
+
+@dataclass(slots=True)
+class Call:
+    """One call under way. Whoever gets an answer says so with ``moved``: what is bounded is the time in which none comes.
+
+    Attributes:
+        afterwards: what is to be tidied up on the same connection, one after another, when the call is over. It is waited for unless the call was
+            cancelled or the connection is lost, and nobody learns how it went.
+    """
+
+    client: asyncssh.SFTPClient
+    moving: Deadline
+    stall: float
+    afterwards: list[Work] = field(default_factory=list)
+
+    def moved(self) -> None:
+        """Something came: from now on the next has its time."""
+        self.moving.expect(f"no answer for {self.stall:g} s (stall_timeout)", self.stall)
+
+    async def step(self, asked: Awaitable[_Result]) -> _Result:
+        """The answer to one request of several."""
+        answer = await asked
+        self.moved()
+        return answer
 
 
 class Connection:
@@ -34,141 +66,170 @@ class Connection:
     def __init__(self, name: str, place: SftpPlace) -> None:
         self._name = name
         self._place = place
-        self._connecting = asyncio.Lock()
-        self._opened: tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient] | None = None
-
-    async def client(self) -> asyncssh.SFTPClient:
-        """Of the connection that there is, or of a new one.
-
-        Raises:
-            DestinationUnreachable: nobody answers, or the host is not the one that it was, or is not known. DestinationDenied: it does not let us in.
-        """
-        async with self._connecting:
-            if self._opened is not None and self._opened[0].is_closed():
-                await self._drop()
-            if self._opened is None:
-                self._opened = await self._connect()
-            return self._opened[1]
-
-    async def close(self) -> None:
-        """Ends the connection."""
-        async with self._connecting:
-            await self._drop()
+        self._opened: _Opened | None = None
+        self._attempt: asyncio.Task[_Opened] | None = None
+        self._tidying: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def calling(self, what: str, size: int = 0) -> AsyncIterator[asyncssh.SFTPClient]:
-        """The client for a call, whose errors are translated; it may take the place's ``stall_timeout`` and what ``size`` bytes take at 64 KiB/s."""
-        client = await self.client()
-        scope = asyncio.timeout(self._place.stall_timeout + size / (64 << 10))
+    async def calling(self, what: str) -> AsyncIterator[Call]:
+        """A call, whose errors are translated. One that stalls, or loses the connection, takes the connection with it: the next makes a new one."""
+        opened = await self._ready()
+        afterwards: list[Work] = []
+        in_peace = True
         try:
-            async with scope:
-                yield client
-        except (asyncssh.Error, OSError, EOFError) as error:
-            if isinstance(error, TimeoutError) and scope.expired():
-                # Whatever it answers now is no answer to anything.
-                await self._abort()
-                raise DestinationUnreachable(f"{what}: no answer within {self._place.stall_timeout:.0f} s", self._name) from error
-            raise self.translated(error, what) from error
+            async with deadline() as moving:
+                call = Call(opened.client, moving, self._place.stall_timeout, afterwards)
+                call.moved()
+                yield call
+        except Stalled as error:
+            # Whatever it answers now is no answer to anything.
+            in_peace = False
+            self._abandon(opened)
+            raise DestinationUnreachable(f"{what}: {self._place.host}: {error}", self._name) from error
+        except FAILURES as error:
+            if is_lost(error):
+                in_peace = False
+                self._abandon(opened)
+            raise translated(error, self._place, self._name, what) from error
+        except asyncio.CancelledError:
+            in_peace = False
+            raise
+        finally:
+            if afterwards:
+                tidying = self._tidy(opened, afterwards)
+                if in_peace:
+                    await asyncio.shield(tidying)
 
-    def translated(self, error: Exception, what: str) -> DestinationError:
-        """Our error for one of the library's."""
-        text = f"{what}: {_reason(error)}"
-        if isinstance(error, (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath)):
-            return ObjectNotFound(text, self._name)
-        if isinstance(error, (asyncssh.SFTPPermissionDenied, asyncssh.SFTPWriteProtect)):
-            return DestinationDenied(text, self._name)
-        if isinstance(error, (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded)):
-            return DestinationFull(text, self._name)
-        if isinstance(error, (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)) or not isinstance(error, asyncssh.SFTPError):
-            return DestinationUnreachable(f"{text}; the connection to {self._place.host} was lost", self._name)
-        return DestinationError(text, self._name)
+    async def close(self) -> None:
+        """Ends what is being tidied up, and the connection."""
+        if self._tidying:
+            await asyncio.wait(self._tidying)
+        if self._attempt is not None:
+            self._attempt.cancel()
+            await asyncio.wait([self._attempt])
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.connection.close()
+            try:
+                async with asyncio.timeout(_TIDY_SECONDS):
+                    await opened.connection.wait_closed()
+            except FAILURES:
+                opened.connection.abort()
 
-    async def _connect(self) -> tuple[asyncssh.SSHClientConnection, asyncssh.SFTPClient]:
+    async def _ready(self) -> _Opened:
+        """The connection that there is, or a new one, which all who wait for one share: so nobody waits for longer than one attempt takes."""
+        if self._opened is not None and not self._opened.connection.is_closed():
+            return self._opened
+        if self._attempt is None:
+            self._attempt = asyncio.create_task(self._connect())
+            self._attempt.add_done_callback(self._connected)
+        return await asyncio.shield(self._attempt)
+
+    def _connected(self, attempt: asyncio.Task[_Opened]) -> None:
+        self._attempt = None
+        if not attempt.cancelled() and attempt.exception() is None:
+            self._opened = attempt.result()
+
+    def _abandon(self, opened: _Opened) -> None:
+        """Drops this connection, and no newer one."""
+        if self._opened is opened:
+            self._opened = None
+        opened.connection.abort()
+
+    def _tidy(self, opened: _Opened, afterwards: list[Work]) -> asyncio.Task[None]:
+        async def tidy() -> None:
+            for work in afterwards:
+                try:
+                    async with asyncio.timeout(_TIDY_SECONDS):
+                        await work()
+                except TimeoutError:
+                    self._abandon(opened)
+                    return
+                except FAILURES:
+                    continue
+
+        task = asyncio.create_task(tidy())
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
+        return task
+
+    async def _connect(self) -> _Opened:
+        seconds = min(_CONNECT_SECONDS, self._place.stall_timeout)
+        try:
+            async with asyncio.timeout(seconds):
+                connection = await asyncssh.connect(**self._options())
+        except TimeoutError as error:
+            raise DestinationUnreachable(f"{self._place.host} cannot be reached: no answer within {seconds:g} s", self._name) from error
+        except (*FAILURES, ValueError) as error:
+            raise refused(error, self._place, self._name) from error
+        try:
+            async with asyncio.timeout(seconds):
+                # Names that are not ours may be of any bytes.
+                return _Opened(connection, await connection.start_sftp_client(path_errors="surrogateescape"))
+        except FAILURES as error:
+            connection.abort()
+            raise DestinationUnreachable(
+                f"{self._place.host} offers no SFTP: {reason(error) or 'no answer'}; is the subsystem enabled there?", self._name
+            ) from error
+        except BaseException:
+            connection.abort()
+            raise
+
+    def _options(self) -> dict[str, object]:
         place = self._place
         options: dict[str, object] = {
+            "host": place.host,
             "keepalive_interval": _KEEPALIVE_SECONDS,
             "keepalive_count_max": _KEEPALIVES_MISSED,
-            "connect_timeout": min(_CONNECT_SECONDS, place.stall_timeout),
-            "login_timeout": min(_CONNECT_SECONDS, place.stall_timeout),
             # Nobody is there to be asked.
             "preferred_auth": "publickey",
             "compression_algs": None,
         }
         if place.user is not None:
             options["username"] = place.user
-        if place.identity_file is not None:
-            options["client_keys"] = [place.identity_file]
-            options["agent_path"] = None
-        if place.known_hosts is not None:
-            options["known_hosts"] = place.known_hosts
+        if place.port is not None:
+            options["port"] = place.port
         config = os.path.expanduser("~/.ssh/config")
         if os.path.isfile(config):
             options["config"] = [config]
-        try:
-            connection = await asyncssh.connect(place.host, *([place.port] if place.port is not None else []), **options)
-        except (asyncssh.Error, OSError, ValueError) as error:
-            raise self._refused(error) from error
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                return connection, await connection.start_sftp_client()
-        except (asyncssh.Error, OSError) as error:
-            connection.abort()
-            raise DestinationUnreachable(
-                f"{place.host} offers no SFTP: {_reason(error) or 'no answer'}; is the subsystem enabled there?", self._name
-            ) from error
-        except BaseException:
-            connection.abort()
-            raise
+        known = self._known_hosts(options)
+        return {**options, "known_hosts": known, **self._identity()}
 
-    def _refused(self, error: Exception) -> DestinationError:
+    def _identity(self) -> dict[str, object]:
+        """The key that is named and no other; through the agent where it has a passphrase."""
+        file = self._place.identity_file
+        if file is None:
+            return {}
+        try:
+            asyncssh.read_private_key(file)
+        except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+            if not os.path.isfile(f"{file}.pub"):
+                raise locked(reason(error), self._place, self._name) from error
+            return {"client_keys": [file], "ignore_encrypted": True, "agent_identities": [f"{file}.pub"]}
+        return {"client_keys": [file], "agent_path": None}
+
+    def _known_hosts(self, options: dict[str, object]) -> object:
+        """Never None, which would be to take any host for the right one, as the library does for ``UserKnownHostsFile none``."""
         place = self._place
-        if isinstance(error, asyncssh.HostKeyNotVerifiable):
-            file = place.known_hosts or "~/.ssh/known_hosts"
-            port = "" if place.port in (None, 22) else f"-p {place.port} "
-            return DestinationDenied(
-                f"the key of the host {place.host} is not in {file}, or is not the one that stands there, so nothing was sent ({_reason(error)}); if you expect this,"
-                f" compare the fingerprint of `ssh-keyscan {port}{place.host}` with the host's own and add the line to {file}",
-                self._name,
-            )
-        if isinstance(error, asyncssh.PermissionDenied):
-            shown = place.identity_file or "none of the agent's keys and of those in ~/.ssh"
-            return DestinationDenied(
-                f"{place.host} does not let {place.user or 'us'} in: it takes {shown if place.identity_file is None else f'{shown} not'}; "
-                "put the public key into authorized_keys there",
-                self._name,
-            )
-        if isinstance(error, (asyncssh.KeyEncryptionError, asyncssh.KeyImportError)):
-            return DestinationDenied(
-                f"the key {place.identity_file or 'in ~/.ssh'} cannot be used: {_reason(error)}; a key with a passphrase is used through ssh-agent",
-                self._name,
-            )
-        if isinstance(error, FileNotFoundError) or (isinstance(error, ValueError) and not isinstance(error, asyncssh.Error)):
-            return DestinationDenied(f"{getattr(error, 'filename', None) or 'a key'}: {_reason(error)}", self._name)
-        return DestinationUnreachable(f"{place.host} cannot be reached: {_reason(error)}", self._name)
-
-    async def _drop(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened[0].close()
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(2.0):
-                    await opened[0].wait_closed()
-
-    async def _abort(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened[0].abort()
+        if place.host_key is not None:
+            return ([asyncssh.import_public_key(place.host_key)], [], [])
+        if place.known_hosts is not None:
+            return place.known_hosts
+        named = asyncssh.SSHClientConnectionOptions(**options, client_keys=None, agent_path=None).known_hosts
+        files = [os.path.expanduser(str(file)) for file in (_KNOWN_HOSTS if named == [] else named or ())]  # type: ignore[union-attr]
+        return [file for file in files if os.path.isfile(file) and os.access(file, os.R_OK)] or b""
 
 
 def check_options(place: SftpPlace, where: str) -> None:
-    """``ConfigurationError`` for files that are named and not there."""
+    """``ConfigurationError`` for files that are named and not there, and a host key that is none."""
     for key in ("identity_file", "known_hosts"):
         path = getattr(place, key)
         if path is not None and not os.path.isfile(path):
             raise ConfigurationError(f"{where}: {key}: there is no file {path}")
-
-
-def _reason(error: Exception) -> str:
-    """What the server says, in one bounded line."""
-    text = getattr(error, "reason", "") or str(error) or type(error).__name__
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)[:300]).split())
+    if place.host_key is not None:
+        try:
+            asyncssh.import_public_key(place.host_key)
+        except (asyncssh.KeyImportError, ValueError) as error:
+            raise ConfigurationError(
+                f"{where}: host_key: this is no public key ({reason(error)}); it reads like 'ssh-ed25519 AAAA…', as `ssh-keyscan` prints it"
+            ) from error

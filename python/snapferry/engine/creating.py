@@ -111,7 +111,7 @@ async def _learn_if_allowed(name: str, url: str, options: Mapping[str, object]) 
 
 _WEAK = {
     "conditional_put": (
-        "the server has no conditional put (If-None-Match), so two writers that create one name at the same moment cannot be told apart; "
+        "the server does not refuse a name that is taken (S3: If-None-Match), so two writers that create one name at the same moment cannot be told apart; "
         "backups and restores work, and prune will ask for --exclusive"
     ),
     "consistent_list": "the server's listings do not show what was just written; backups and restores work, and prune will ask for --exclusive",
