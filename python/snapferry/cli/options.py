@@ -30,6 +30,12 @@ def limit_rate_option(function: F) -> F:
     return click.option("--limit-rate", type=Rate(), metavar="RATE", help=text)(function)
 
 
+def prefer_option(function: F) -> F:
+    """Adds ``--prefer``."""
+    text = "fast: from all that hold it, whichever brings it first; cheap: from the cheapest by its configured price, the others only for what that one cannot supply."
+    return click.option("--prefer", type=click.Choice(["fast", "cheap"]), default="fast", help=text)(function)
+
+
 def rate_flag(limit_rate: int | None) -> dict[str, str | int]:
     """The flag for ``Invocation.load_config``."""
     return {} if limit_rate is None else {"engine.limit_rate": limit_rate}

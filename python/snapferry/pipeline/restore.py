@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from snapferry import _core
 from snapferry.destination import Destination
@@ -62,6 +63,7 @@ class Restore:
 
     Arguments:
         replicas: destinations to read from, by name; ``first`` are those that hold the commit.
+        costs: as ``Fetcher``.
         open_index: as ``ExtentReader``.
     """
 
@@ -73,12 +75,13 @@ class Restore:
         tools: Tools,
         open_index: IndexOpener,
         *,
+        costs: Mapping[str, float] = MappingProxyType({}),
         on_progress: ProgressCallback | None = None,
     ) -> None:
         self._plan = plan
         self._snapshot = plan.snapshot
         self._tools = tools
-        self._fetcher = Fetcher(replicas, tools.board, first)
+        self._fetcher = Fetcher(replicas, tools.board, first, costs)
         self._open_index = open_index
         self._on_progress = on_progress
         self._start, self._end = self._part()
@@ -136,7 +139,7 @@ class Restore:
         loader = PageLoader(self._fetcher, tools.threads)
         gate = asyncio.Semaphore(_WINDOWS_AT_ONCE)
         width = SMALL if target.fresh else _COMPARED
-        async with BufferPool(tools.budget, sizing.extent, sizing.most) as pool, task_group() as group:
+        async with BufferPool(tools.budget, sizing.extent, sizing.most, sizing.spares) as pool, task_group() as group:
             reader = ExtentReader(self._fetcher, pool, tools, self._open_index)
             for first, end in self._pieces():
                 async for window in windows(manifest, loader, tools.threads, first, end, width=width):
@@ -250,15 +253,17 @@ class Restore:
         if last or now - self._told >= _PROGRESS_SECONDS:
             self._told = now
             subject = os.fspath(self._plan.target)
-            self._on_progress(Progress("restore", subject, self._done, self._end - self._start, dict(self._fetcher.fetched)))
+            wanted, fetcher = self._end - self._start, self._fetcher
+            self._on_progress(Progress("restore", subject, self._done, wanted, fetcher.fetched, fetcher.channels()))
 
     def _result(self, begun: float) -> RestoreResult:
         return RestoreResult(
             snapshot=self._snapshot.id,
             size=self._end - self._start,
             bytes_written=self._written,
-            bytes_fetched=dict(self._fetcher.fetched),
-            hedged=0,
+            bytes_fetched=self._fetcher.fetched,
+            hedged=self._fetcher.hedges.count,
+            hedged_bytes=self._fetcher.hedges.hedged,
             failovers=self._fetcher.failovers,
             seconds=time.monotonic() - begun,
             damage=self.damage,

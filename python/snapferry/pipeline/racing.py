@@ -1,0 +1,264 @@
+"""One range of a pack, from whoever brings it first: asked of one replica, and of others where it is late, fails or lies.
+
+A read writes only into its own buffer, and the race ends when all of its reads have: so a buffer that is given back is written to by nobody.
+What came is checked one after the other; the first that passes ends the race, and nothing that came later is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from snapferry.errors import DestinationError, DestinationUnreachable, ObjectDamaged
+from snapferry.pipeline.account import Account, NoReplica
+from snapferry.repository import names
+from snapferry.transport import Meter, ReplicaState, Wanted, choose
+
+Check = Callable[[memoryview], Awaitable[str | None]]
+"""Uses the bytes of a range if they are what they should be; else says why not. Called anew with another replica's bytes then."""
+
+Spare = Callable[[], memoryview | None]
+"""Another buffer of the range's length at least, if there is one now."""
+
+_LOOK_AGAIN = 0.1
+"""Seconds after which a read that should be asked of another replica, and could not be, is looked at again."""
+
+_CLEARLY = 2.25
+"""Times that a read must have taken what its own or another's prediction says before losing a race counts against its replica."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    name: str
+    buffer: memoryview
+    patient: bool
+    stalled: bool = False
+
+
+class Race:
+    """For one range of one pack.
+
+    Arguments:
+        buffer: of the range's length, for the first read.
+        spare: gives further buffers for copies; ``let_go`` takes them back.
+        urgent: small, and somebody waits for it alone: it takes no slot.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        pack: bytes,
+        offset: int,
+        buffer: memoryview,
+        check: Check,
+        spare: Spare,
+        let_go: Callable[[memoryview], object],
+        *,
+        urgent: bool,
+    ) -> None:
+        self._account = account
+        self._board = account.board
+        self._pack = pack
+        self._where = (names.pack(pack), offset)
+        self._size = buffer.nbytes
+        self._check = check
+        self._spare = spare
+        self._let_go = let_go
+        self._urgent = urgent
+        self._free = [buffer]
+        self._spares: list[memoryview] = []
+        self._runs: dict[asyncio.Task[None], _Run] = {}
+        self._failures: dict[str, DestinationError] = {}
+        self._asked_again: set[str] = set()
+        self._nudge: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Returns when the check has passed.
+
+        Raises:
+            NoReplica: none is left to ask. What the check raises.
+        """
+        self._board.when_idle(self._tell)
+        try:
+            while True:
+                if not self._runs:
+                    await self._ask()
+                await asyncio.wait([*self._runs, self._nudge], timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED)
+                if self._nudge.done():
+                    self._nudge = asyncio.get_running_loop().create_future()
+                for task in [task for task in self._runs if task.done()]:
+                    if await self._settle(task):
+                        return
+                self._help()
+        finally:
+            self._board.when_idle_no_more(self._tell)
+            await self._stop()
+
+    def _tell(self) -> None:
+        if not self._nudge.done():
+            self._nudge.set_result(None)
+
+    async def _ask(self) -> None:
+        """Begins a read at the best replica that was not asked yet; at last once more, patiently, where the trouble may have passed."""
+        ranks = self._account.ranks(self._pack, self._failures)
+        patient = self._account.alone
+        if not ranks:
+            patient = True
+            again = {name for name, error in self._failures.items() if error.retryable and name not in self._asked_again}
+            ranks = {name: rank for name, rank in self._account.ranks(self._pack, ()).items() if name in again and not self._account.alone}
+        if not ranks:
+            problem = NoReplica(self._pack, self._failures)
+            if not problem.answered:
+                problem.answered = await self._account.somebody_is_there(self._pack, self._failures)
+            raise problem
+        wanted = Wanted(self._size, ranks)
+        if self._urgent:
+            name = choose(wanted.candidates(self._board.states(ranks)), self._size)
+        else:
+            name = await self._board.take(wanted, first=bool(self._failures))
+        if self._failures:
+            self._account.failovers += 1
+        else:
+            self._account.hedges.asked += self._size
+        if patient:
+            self._asked_again.add(name)
+        self._begin(name, self._free.pop(), patient=patient, slot=not self._urgent)
+
+    def _begin(self, name: str, buffer: memoryview, *, patient: bool = False, slot: bool = False) -> None:
+        destination = self._account.destination(name, patient=patient)
+        task: asyncio.Task[None] = asyncio.create_task(_whole(destination.read_into(*self._where, buffer)))
+        if slot:
+            task.add_done_callback(lambda _: self._board.give_back(name))
+        self._runs[task] = _Run(name, buffer, patient)
+
+    async def _settle(self, task: asyncio.Task[None]) -> bool:
+        """What came of a read that has ended; True if that ends the race."""
+        run = self._runs.pop(task)
+        error = _error_of(task, run)
+        if error is None:
+            self._account.came(run.name, self._size)
+            reason = await self._check(run.buffer)
+            if reason is None:
+                self._compare(run)
+                return True
+            self._meter(run).distrust()
+            error = ObjectDamaged(f"{self._where[0]}: {reason}", run.name)
+        if not isinstance(error, DestinationError):
+            raise error
+        self._free.append(run.buffer)
+        self._account.reject(self._pack, run.name, error)
+        self._failures[run.name] = error
+        self._board.look()
+        return False
+
+    def _patience(self) -> float | None:
+        """Seconds until something has to be done about the reads under way; None if nothing can be."""
+        if not self._others():
+            return None
+        due = []
+        for run in self._runs.values():
+            since, limits = self._meter(run).since(self._where), self._meter(run).lateness(self._where)
+            if since is None or limits is None:
+                due.append(_LOOK_AGAIN)
+            else:
+                due += [limit - since for limit in (limits.late, limits.stalled) if limit > since] or [_LOOK_AGAIN]
+        return max(min(due), 0.001)
+
+    def _help(self) -> None:
+        """Asks another replica too if all reads under way are late; or if nothing else is left to do, and it would be done first."""
+        others = self._others() if self._runs else []
+        if not others:
+            return
+        late = stalled = True
+        left = float("inf")
+        for run in self._runs.values():
+            meter = self._meter(run)
+            since, limits = meter.since(self._where), meter.lateness(self._where)
+            if since is None or limits is None:
+                return
+            late, stalled = late and since >= limits.late, stalled and since >= limits.stalled
+            if since >= limits.stalled and not run.stalled:
+                run.stalled = True
+                meter.stalled(self._where)
+                self._board.look()
+            # What is late takes, as far as anybody can tell, as long again.
+            left = min(left, meter.left(self._where) if since < limits.late else since)
+        if stalled:
+            self._move(others)
+        elif late:
+            self._copy([other for other in others if other.predicted(self._size) < 2 * left])
+        elif self._board.nothing_waits and not self._urgent and len(self._runs) == 1:
+            self._copy([other for other in others if other.measured and not other.queued and other.predicted(self._size) < left])
+
+    def _others(self) -> list[ReplicaState]:
+        """Whom a copy may be asked of: those of the best rank that work and were not asked yet."""
+        asked = {run.name for run in self._runs.values()} | self._failures.keys()
+        ranks = self._account.ranks(self._pack, asked)
+        return Wanted(self._size, ranks).candidates(self._board.states(ranks))
+
+    def _copy(self, others: list[ReplicaState]) -> None:
+        """A copy within the budget."""
+        working = [other for other in others if not other.failed]
+        hedges = self._account.hedges
+        if working and self._take_buffer() and hedges.take(self._size, self._board.coming):
+            self._begin(choose(working, self._size), self._free.pop())
+
+    def _move(self, others: list[ReplicaState]) -> None:
+        """Elsewhere, whatever it costs: beside the reads that hang while there is memory for that, else in their place."""
+        if self._take_buffer():
+            self._account.failovers += 1
+            self._begin(choose(others, self._size), self._free.pop())
+        else:
+            next(iter(self._runs)).cancel()
+
+    def _take_buffer(self) -> bool:
+        if not self._free:
+            another = self._spare()
+            if another is None:
+                return False
+            self._spares.append(another)
+            self._free.append(another[: self._size])
+        return True
+
+    def _compare(self, winner: _Run) -> None:
+        """Who was asked before the winner and is far from done hangs."""
+        for run in self._runs.values():
+            meter = self._meter(run)
+            since, limits = meter.since(self._where), meter.lateness(self._where)
+            if since is not None and limits is not None and not run.stalled and since >= limits.late:
+                predicted = self._meter(winner).state().after(self._size)
+                if since >= _CLEARLY * predicted:
+                    meter.stalled(self._where)
+
+    async def _stop(self) -> None:
+        """Ends the reads that are left and waits for them, however often it is cancelled; then gives the spare buffers back."""
+        cancellation: asyncio.CancelledError | None = None
+        for task in self._runs:
+            task.cancel()
+        while any(not task.done() for task in self._runs):
+            try:
+                await asyncio.wait(self._runs)
+            except asyncio.CancelledError as error:
+                cancellation = error
+        for task, run in self._runs.items():
+            if _error_of(task, run) is None:
+                self._account.came(run.name, self._size)
+        self._runs.clear()
+        while self._spares:
+            self._let_go(self._spares.pop())
+        if cancellation is not None:
+            raise cancellation
+
+    def _meter(self, run: _Run) -> Meter:
+        return self._board.meters[run.name]
+
+
+async def _whole(reading: Awaitable[None]) -> None:
+    await reading
+
+
+def _error_of(task: asyncio.Task[None], run: _Run) -> BaseException | None:
+    if task.cancelled():
+        return DestinationUnreachable("it hangs: nothing came for much longer than it usually takes", run.name)
+    return task.exception()
