@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from snapferry import _core
 from snapferry.destination import Destination
@@ -37,9 +38,18 @@ class ExtentReader:
 
     Arguments:
         open_index: loads the index, in which other places of a block are looked up when all replicas of its pack have failed; once.
+        on_extent: called when one has been read, or given up.
     """
 
-    def __init__(self, fetcher: Fetcher, pool: BufferPool, tools: Tools, open_index: IndexOpener) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        pool: BufferPool,
+        tools: Tools,
+        open_index: IndexOpener,
+        on_extent: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._on_extent = on_extent
         self._fetcher = fetcher
         self._pool = pool
         self._tools = tools
@@ -100,7 +110,9 @@ class ExtentReader:
             async with task_group() as group:
                 for number, fetch in extents:
                     buffer = await self._pool.acquire()
-                    group.create_task(self._read(number, fetch, buffer, expected, put))
+                    task = group.create_task(self._read(number, fetch, buffer, expected, put))
+                    # Not in the task itself: one that is cancelled before its first step would never come to it.
+                    task.add_done_callback(partial(self._done, buffer))
 
     async def _read(self, number: int, fetch: _core.Fetch, buffer: memoryview, expected: Expected, put: Deliver) -> None:
         pack, offset, length = fetch
@@ -109,14 +121,17 @@ class ExtentReader:
             failed = await self._tools.threads.run(put, number, data)
             return f"{failed} records between bytes {offset} and {offset + length} fail their check" if failed else None
 
+        expected.taken(length)
         try:
-            expected.taken(length)
             await self._fetcher.read_extent(pack, offset, buffer[:length], check, self._pool.spare, self._pool.release_spare)
         except NoReplica as error:
             if not error.answered:
                 raise combined("no destination answers", error.failures) from error
-        finally:
-            self._pool.release(buffer)
+        self._on_extent()
+
+    def _done(self, buffer: memoryview, task: asyncio.Task[None]) -> None:
+        del task
+        self._pool.release(buffer)
 
     async def _other_places(self) -> _core.Index:
         async with self._opening:

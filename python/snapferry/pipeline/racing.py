@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from snapferry.destination import Destination
 from snapferry.errors import DestinationError, DestinationUnreachable, ObjectDamaged
 from snapferry.pipeline.account import Account, NoReplica
 from snapferry.repository import names
@@ -32,7 +33,6 @@ _CLEARLY = 2.25
 class _Run:
     name: str
     buffer: memoryview
-    patient: bool
     stalled: bool = False
 
 
@@ -126,11 +126,13 @@ class Race:
         self._begin(name, self._free.pop(), patient=patient, slot=not self._urgent)
 
     def _begin(self, name: str, buffer: memoryview, *, patient: bool = False, slot: bool = False) -> None:
-        destination = self._account.destination(name, patient=patient)
-        task: asyncio.Task[None] = asyncio.create_task(_whole(destination.read_into(*self._where, buffer)))
+        task = asyncio.create_task(self._read(self._account.destination(name, patient=patient), buffer))
         if slot:
             task.add_done_callback(lambda _: self._board.give_back(name))
-        self._runs[task] = _Run(name, buffer, patient)
+        self._runs[task] = _Run(name, buffer)
+
+    async def _read(self, destination: Destination, buffer: memoryview) -> None:
+        await destination.read_into(*self._where, buffer)
 
     async def _settle(self, task: asyncio.Task[None]) -> bool:
         """What came of a read that has ended; True if that ends the race."""
@@ -192,14 +194,15 @@ class Race:
             self._copy([other for other in others if other.measured and not other.queued and other.predicted(self._size) < left])
 
     def _others(self) -> list[ReplicaState]:
-        """Whom a copy may be asked of: those of the best rank that work and were not asked yet."""
-        asked = {run.name for run in self._runs.values()} | self._failures.keys()
-        ranks = self._account.ranks(self._pack, asked)
+        """Who may be asked too: those of the best rank that work and were not asked yet."""
+        ranks = self._account.ranks(self._pack, {run.name for run in self._runs.values()} | self._failures.keys())
         return Wanted(self._size, ranks).candidates(self._board.states(ranks))
 
     def _copy(self, others: list[ReplicaState]) -> None:
-        """A copy within the budget."""
-        working = [other for other in others if not other.failed]
+        """A copy within the budget, from one that is no worse in rank than who was asked already."""
+        ranks = self._account.ranks(self._pack, ())
+        worst = max(ranks[run.name] for run in self._runs.values())
+        working = [other for other in others if not other.failed and ranks[other.name] <= worst]
         hedges = self._account.hedges
         if working and self._take_buffer() and hedges.take(self._size, self._board.coming):
             self._begin(choose(working, self._size), self._free.pop())
@@ -252,10 +255,6 @@ class Race:
 
     def _meter(self, run: _Run) -> Meter:
         return self._board.meters[run.name]
-
-
-async def _whole(reading: Awaitable[None]) -> None:
-    await reading
 
 
 def _error_of(task: asyncio.Task[None], run: _Run) -> BaseException | None:

@@ -90,6 +90,7 @@ class Restore:
         self._written = 0
         self._counting = threading.Lock()
         self._done = 0
+        self._partly: dict[int, int] = {}
         self._told = 0.0
 
     def _part(self) -> tuple[int, int]:
@@ -140,7 +141,7 @@ class Restore:
         gate = asyncio.Semaphore(_WINDOWS_AT_ONCE)
         width = SMALL if target.fresh else _COMPARED
         async with BufferPool(tools.budget, sizing.extent, sizing.most, sizing.spares) as pool, task_group() as group:
-            reader = ExtentReader(self._fetcher, pool, tools, self._open_index)
+            reader = ExtentReader(self._fetcher, pool, tools, self._open_index, self._tell)
             for first, end in self._pieces():
                 async for window in windows(manifest, loader, tools.threads, first, end, width=width):
                     if window.zeros:
@@ -182,18 +183,20 @@ class Restore:
             else:
                 if not target.fresh:
                     await self._tools.threads.run(self._compare, plan, target)
-                await reader.deliver(plan, lambda number, data: self._write(plan, target, number, data))
+                await reader.deliver(plan, lambda number, data: self._write(plan, target, window, number, data))
             self._lost += self._inside(plan.lost())
         finally:
             gate.release()
         self._advance(window)
 
-    def _write(self, plan: _core.Plan, target: Target, number: int, data: memoryview) -> int:
+    def _write(self, plan: _core.Plan, target: Target, window: Window, number: int, data: memoryview) -> int:
         try:
             written, failed = plan.write(number, data, target.fd)
         except OSError as error:
             raise target_error(target.path, error) from error
         self._count(written)
+        with self._counting:
+            self._partly[window.first] = self._partly.get(window.first, 0) + written
         return failed
 
     def _compare(self, plan: _core.Plan, target: Target) -> None:
@@ -243,7 +246,9 @@ class Restore:
         return clipped(extents, self._start, self._end)
 
     def _advance(self, window: Window) -> None:
-        self._done += self._bytes_of(window)[1]
+        with self._counting:
+            self._partly.pop(window.first, None)
+            self._done += self._bytes_of(window)[1]
         self._tell()
 
     def _tell(self, *, last: bool = False) -> None:
@@ -254,7 +259,9 @@ class Restore:
             self._told = now
             subject = os.fspath(self._plan.target)
             wanted, fetcher = self._end - self._start, self._fetcher
-            self._on_progress(Progress("restore", subject, self._done, wanted, fetcher.fetched, fetcher.channels()))
+            with self._counting:
+                done = self._done + sum(self._partly.values())
+            self._on_progress(Progress("restore", subject, done, wanted, fetcher.fetched, fetcher.channels()))
 
     def _result(self, begun: float) -> RestoreResult:
         return RestoreResult(
