@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from snapferry.destination import Destination
 from snapferry.errors import DestinationError, DestinationUnreachable, ObjectDamaged
 from snapferry.pipeline.account import Account, NoReplica
 from snapferry.repository import names
-from snapferry.transport import Meter, ReplicaState, Wanted, choose
+from snapferry.transport import Lateness, Meter, ReplicaState, Wanted, choose
 
 Check = Callable[[memoryview], Awaitable[str | None]]
 """Uses the bytes of a range if they are what they should be; else says why not. Called anew with another replica's bytes then."""
@@ -70,7 +71,7 @@ class Race:
         self._spares: list[memoryview] = []
         self._runs: dict[asyncio.Task[None], _Run] = {}
         self._failures: dict[str, DestinationError] = {}
-        self._asked_again: set[str] = set()
+        self._asked_patiently: set[str] = set()
         self._nudge: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -101,29 +102,31 @@ class Race:
 
     async def _ask(self) -> None:
         """Begins a read at the best replica that was not asked yet; at last once more, patiently, where the trouble may have passed."""
-        ranks = self._account.ranks(self._pack, self._failures)
-        patient = self._account.alone
-        if not ranks:
-            patient = True
-            again = {name for name, error in self._failures.items() if error.retryable and name not in self._asked_again}
-            ranks = {name: rank for name, rank in self._account.ranks(self._pack, ()).items() if name in again and not self._account.alone}
-        if not ranks:
+        patient = self._account.alone or not self._account.ranks(self._pack, self._failures)
+        if not self._wanted(patient).ranks:
             problem = NoReplica(self._pack, self._failures)
             if not problem.answered:
                 problem.answered = await self._account.somebody_is_there(self._pack, self._failures)
             raise problem
-        wanted = Wanted(self._size, ranks)
         if self._urgent:
-            name = choose(wanted.candidates(self._board.states(ranks)), self._size)
+            wanted = self._wanted(patient)
+            name = choose(wanted.candidates(self._board.states(wanted.ranks)), self._size)
         else:
-            name = await self._board.take(wanted, first=bool(self._failures))
+            name = await self._board.take(partial(self._wanted, patient), first=bool(self._failures))
         if self._failures:
             self._account.failovers += 1
         else:
             self._account.hedges.asked += self._size
         if patient:
-            self._asked_again.add(name)
+            self._asked_patiently.add(name)
         self._begin(name, self._free.pop(), patient=patient, slot=not self._urgent)
+
+    def _wanted(self, patient: bool) -> Wanted:
+        """Who may be asked next: each once, and those that failed in a way that may pass once more with patience; a lone one only so."""
+        if not patient:
+            return Wanted(self._size, self._account.ranks(self._pack, self._failures))
+        final = {name for name, error in self._failures.items() if not error.retryable}
+        return Wanted(self._size, self._account.ranks(self._pack, final | self._asked_patiently))
 
     def _begin(self, name: str, buffer: memoryview, *, patient: bool = False, slot: bool = False) -> None:
         task = asyncio.create_task(self._read(self._account.destination(name, patient=patient), buffer))
@@ -156,11 +159,12 @@ class Race:
 
     def _patience(self) -> float | None:
         """Seconds until something has to be done about the reads under way; None if nothing can be."""
-        if not self._others():
+        others = self._others()
+        if not others:
             return None
         due = []
         for run in self._runs.values():
-            since, limits = self._meter(run).since(self._where), self._meter(run).lateness(self._where)
+            since, limits = self._standing(run, others)
             if since is None or limits is None:
                 due.append(_LOOK_AGAIN)
             else:
@@ -176,7 +180,7 @@ class Race:
         left = float("inf")
         for run in self._runs.values():
             meter = self._meter(run)
-            since, limits = meter.since(self._where), meter.lateness(self._where)
+            since, limits = self._standing(run, others)
             if since is None or limits is None:
                 return
             late, stalled = late and since >= limits.late, stalled and since >= limits.stalled
@@ -192,6 +196,12 @@ class Race:
             self._copy([other for other in others if other.predicted(self._size) < 2 * left])
         elif self._board.nothing_waits and not self._urgent and len(self._runs) == 1:
             self._copy([other for other in others if other.measured and not other.queued and other.predicted(self._size) < left])
+
+    def _standing(self, run: _Run, others: list[ReplicaState]) -> tuple[float | None, Lateness | None]:
+        """How long it takes already, and when it is late; None while it waits for its turn."""
+        known = [other.predicted(self._size) for other in others if other.measured and not other.failed]
+        meter = self._meter(run)
+        return meter.since(self._where), meter.lateness(self._where, min(known, default=None))
 
     def _others(self) -> list[ReplicaState]:
         """Who may be asked too: those of the best rank that work and were not asked yet."""
@@ -225,14 +235,14 @@ class Race:
         return True
 
     def _compare(self, winner: _Run) -> None:
-        """Who was asked before the winner and is far from done hangs."""
+        """Who was late already when the winner was asked, and is still not done, hangs."""
+        other = self._meter(winner).state()
         for run in self._runs.values():
-            meter = self._meter(run)
-            since, limits = meter.since(self._where), meter.lateness(self._where)
-            if since is not None and limits is not None and not run.stalled and since >= limits.late:
-                predicted = self._meter(winner).state().after(self._size)
-                if since >= _CLEARLY * predicted:
-                    meter.stalled(self._where)
+            since, limits = self._standing(run, [other])
+            if since is None or limits is None or run.stalled or since < limits.late:
+                continue
+            if since >= _CLEARLY * other.after(self._size):
+                self._meter(run).stalled(self._where)
 
     async def _stop(self) -> None:
         """Ends the reads that are left and waits for them, however often it is cancelled; then gives the spare buffers back."""

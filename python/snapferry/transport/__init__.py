@@ -6,7 +6,7 @@ from snapferry.transport.board import ReplicaBoard
 from snapferry.transport.budget import BudgetStatistics, ByteBudget
 from snapferry.transport.deadline import CALL_SECONDS, with_deadline
 from snapferry.transport.fanout import FanOut, TooFewCopies
-from snapferry.transport.hedging import HedgeBudget
+from snapferry.transport.hedging import HedgeBudget, Lateness
 from snapferry.transport.item import Delivery, Manner
 from snapferry.transport.limit import Limits, RateLimit
 from snapferry.transport.meter import Measured, Meter, Metered
@@ -24,6 +24,7 @@ __all__ = [
     "Delivery",
     "FanOut",
     "HedgeBudget",
+    "Lateness",
     "Leftovers",
     "Limits",
     "Manner",

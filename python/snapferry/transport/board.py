@@ -17,7 +17,7 @@ from snapferry.transport.replicas import ReplicaState, Wanted, assign, choose
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    wanted: Wanted
+    wanted: Callable[[], Wanted]
     given: asyncio.Future[str]
 
 
@@ -66,10 +66,11 @@ class ReplicaBoard:
         """So many bytes more will be asked for; negative for those that have been, or will not be any more."""
         self._coming += size
 
-    async def take(self, wanted: Wanted, *, first: bool = False) -> str:
+    async def take(self, wanted: Callable[[], Wanted], *, first: bool = False) -> str:
         """Waits for a slot at the replica that is best for it by then, and returns its name; ``give_back`` ends it.
 
         Arguments:
+            wanted: asked whenever there is something to give.
             first: before all others that wait: it has been waited for already.
         """
         ticket = _Ticket(wanted, asyncio.get_running_loop().create_future())
@@ -95,7 +96,7 @@ class ReplicaBoard:
         if self._waiting:
             states = tuple(meter.state() for meter in self.meters.values())
             waiting = [ticket for ticket in self._waiting if not ticket.given.cancelled()]
-            for number, name in assign(states, [ticket.wanted for ticket in waiting], self._coming):
+            for number, name in assign(states, [ticket.wanted() for ticket in waiting], self._coming):
                 ticket = waiting[number]
                 self._waiting.remove(ticket)
                 self.meters[name].running += 1

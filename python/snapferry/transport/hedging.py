@@ -17,6 +17,9 @@ _SLACK = 0.03
 
 _STALLED, _STALLED_SLACK = 5.0, 0.25
 _UNKNOWN, _UNKNOWN_RATE = 0.5, 16 << 20
+"""Seconds, and bytes a second, that are given to one of which nothing is known."""
+
+_ELSEWHERE, _ELSEWHERE_SLACK = 4.0, 0.1
 
 _SMALL, _FREE = 1 << 20, 4 << 20
 
@@ -34,16 +37,21 @@ class Lateness:
     stalled: float
 
 
-def lateness(size: int, expected: float | None, tail: float | None) -> Lateness:
+def lateness(size: int, expected: float | None, tail: float | None, elsewhere: float | None = None) -> Lateness:
     """Of a read of ``size`` bytes.
 
     Arguments:
         expected: the seconds it should take; None where the replica was never measured.
         tail: how many times what was expected nearly all of its reads take at most; None if that is not known.
+        elsewhere: the seconds it would take at another replica; None if that is not known either.
     """
-    usual = _UNKNOWN + size / _UNKNOWN_RATE if expected is None else expected
-    late = usual * min(_MOST, max(_LEAST, _USUAL if tail is None else tail)) + _SLACK
-    return Lateness(late, max(late, usual * _STALLED + _STALLED_SLACK))
+    if expected is not None:
+        late = expected * min(_MOST, max(_LEAST, _USUAL if tail is None else tail)) + _SLACK
+        return Lateness(late, max(late, expected * _STALLED + _STALLED_SLACK))
+    usual = _UNKNOWN + size / _UNKNOWN_RATE
+    if elsewhere is None:
+        return Lateness(usual * _USUAL, usual * _STALLED)
+    return Lateness(min(usual, elsewhere * _ELSEWHERE + _ELSEWHERE_SLACK), usual * _USUAL)
 
 
 class HedgeBudget:

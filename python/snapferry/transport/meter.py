@@ -188,12 +188,12 @@ class Meter:
         reading = self._ranges.get(where)
         return None if reading is None else self.clock() - reading.begun
 
-    def lateness(self, where: _Range) -> Lateness | None:
-        """When the read of that range is late; None if none is under way."""
+    def lateness(self, where: _Range, elsewhere: float | None = None) -> Lateness | None:
+        """When the read of that range is late, if it takes ``elsewhere`` seconds somewhere else; None if none is under way."""
         reading = self._ranges.get(where)
         if reading is None:
             return None
-        return lateness(reading.size, self._expected(reading), self.tail.quantile(LATE_QUANTILE))
+        return lateness(reading.size, self._expected(reading), self.tail.quantile(LATE_QUANTILE), elsewhere)
 
     def left(self, where: _Range) -> float:
         """Seconds until the read of that range is predicted to end; infinite if nothing is known of it."""
