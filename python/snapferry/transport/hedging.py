@@ -37,21 +37,25 @@ class Lateness:
     stalled: float
 
 
-def lateness(size: int, expected: float | None, tail: float | None, elsewhere: float | None = None) -> Lateness:
+def lateness(
+    size: int, expected: float | None, tail: float | None, *, first_byte: float | None = None, elsewhere: float | None = None
+) -> Lateness:
     """Of a read of ``size`` bytes.
 
     Arguments:
-        expected: the seconds it should take; None where the replica was never measured.
+        expected: the seconds it should take; None where the replica's goodput was never measured.
         tail: how many times what was expected nearly all of its reads take at most; None if that is not known.
-        elsewhere: the seconds it would take at another replica; None if that is not known either.
+        first_byte: the seconds until anything comes, if that was measured.
+        elsewhere: the seconds the read would take at another replica; None if that is not known.
     """
     if expected is not None:
         late = expected * min(_MOST, max(_LEAST, _USUAL if tail is None else tail)) + _SLACK
         return Lateness(late, max(late, expected * _STALLED + _STALLED_SLACK))
-    usual = _UNKNOWN + size / _UNKNOWN_RATE
+    guess = (_UNKNOWN if first_byte is None else first_byte) + size / _UNKNOWN_RATE
     if elsewhere is None:
-        return Lateness(usual * _USUAL, usual * _STALLED)
-    return Lateness(min(usual, elsewhere * _ELSEWHERE + _ELSEWHERE_SLACK), usual * _USUAL)
+        return Lateness(guess * _USUAL + _SLACK, guess * _STALLED + _STALLED_SLACK)
+    late = min(guess * _USUAL + _SLACK, elsewhere * _ELSEWHERE + _ELSEWHERE_SLACK)
+    return Lateness(late, guess * _USUAL + _STALLED_SLACK)
 
 
 class HedgeBudget:

@@ -193,7 +193,8 @@ class Meter:
         reading = self._ranges.get(where)
         if reading is None:
             return None
-        return lateness(reading.size, self._expected(reading), self.tail.quantile(LATE_QUANTILE), elsewhere)
+        tail = self.tail.quantile(LATE_QUANTILE)
+        return lateness(reading.size, self._expected(reading), tail, first_byte=self.first_byte, elsewhere=elsewhere)
 
     def left(self, where: _Range) -> float:
         """Seconds until the read of that range is predicted to end; infinite if nothing is known of it."""

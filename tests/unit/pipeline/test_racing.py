@@ -36,7 +36,7 @@ def test_a_slow_one_takes_nothing_from_the_fastest(extents: int, slow: float) ->
     alone = race(volume, {"fast": line(50)}).seconds
     both = race(volume, {"fast": line(50), "slow": line(slow)})
     # Nobody knows at first how slow it is: the first extent asked of it may have to be asked of the other again.
-    assert both.seconds <= alone / 0.95 + 1.25
+    assert both.seconds <= alone / 0.95 + 1.35
     known = race_again(volume, both, {"fast": line(50), "slow": line(slow)})
     assert known.seconds <= alone / 0.95
 

@@ -33,9 +33,14 @@ def test_large_copies_wait_for_their_share() -> None:
     assert (budget.count, budget.hedged) == (1, 8 * MiB)
 
 
-@given(st.integers(1, 8 * MiB), st.none() | st.floats(0.0001, 10), st.none() | st.floats(0.1, 100))
-def test_late_comes_after_what_was_expected_and_before_stalled(size: int, expected: float | None, tail: float | None) -> None:
-    limits = lateness(size, expected, tail)
+SECONDS = st.none() | st.floats(0.0001, 10)
+
+
+@given(st.integers(1, 8 * MiB), SECONDS, st.none() | st.floats(0.1, 100), SECONDS, SECONDS)
+def test_late_comes_after_what_was_expected_and_before_stalled(
+    size: int, expected: float | None, tail: float | None, first_byte: float | None, elsewhere: float | None
+) -> None:
+    limits = lateness(size, expected, tail, first_byte=first_byte, elsewhere=elsewhere)
     assert (expected or 0) < limits.late <= limits.stalled
     if expected is not None:
         assert limits.late <= 3 * expected + 0.05
