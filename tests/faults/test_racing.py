@@ -12,8 +12,9 @@ import pytest
 from snapferry.destination import Destination
 from snapferry.engine import Repository
 from snapferry.testing.faults import Before, Hangs, Vanishes
-from snapferry.testing.links import EndsEarlyEveryNth, FlipsBitInEveryNth, Lacks, SharesLine, StallsEveryNth
+from snapferry.testing.links import EndsEarlyEveryNth, FlipsBitInEveryNth, HangsDeaf, Lacks, SharesLine, StallsEveryNth
 from snapferry.types import MiB, Progress, RestoreResult
+from tests.support.gates import until
 from tests.support.lab import BLOCK, Lab, MakeLab
 
 DATA = random.Random(1).randbytes(24 * MiB)
@@ -69,6 +70,29 @@ async def test_those_that_hang_from_the_first_byte_on(lab: Lab, tmp_path: Path, 
     result = await restored(lab, tmp_path)
     assert all(not result.bytes_fetched[name] for name in broken)
     assert not result.damage
+
+
+async def test_one_whose_threads_hang_in_the_kernel(lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Everything is there and synced while its reads still hang; and what they write in the end is written to nobody's memory."""
+    doubles: list[HangsDeaf] = []
+
+    def deaf(inner: Destination) -> Destination:
+        doubles.append(HangsDeaf(inner))
+        return doubles[-1]
+
+    lab.wrappers["near"] = deaf
+    events: list[Progress] = []
+    async with lab.repository() as repository:
+        running = asyncio.create_task(repository.restore("v", tmp_path / "out.img", on_progress=events.append))
+        await until(lambda: "waiting for reads that hang and cannot be stopped, at near" in caplog.text)
+        assert (tmp_path / "out.img").read_bytes() == DATA
+        assert events[-1].done == len(DATA)
+        assert not running.done()
+        doubles[0].released.set()
+        result = await running
+        assert budget_of(repository).available == budget_of(repository).total
+    assert (tmp_path / "out.img").read_bytes() == DATA
+    assert result.bytes_fetched["near"] == 0
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -11,7 +11,8 @@ from functools import partial
 from snapferry.destination import Destination
 from snapferry.destination.memory import MemoryDestination, MemoryStore
 from snapferry.pipeline.buffers import BufferPool
-from snapferry.pipeline.fetching import Fetcher
+from snapferry.pipeline.fetching import Fetcher, Memory
+from snapferry.pipeline.leavings import Leavings
 from snapferry.repository import names
 from snapferry.repository.gathering import task_group
 from snapferry.testing.links import SharesLine
@@ -79,15 +80,15 @@ class Race:
         """Reads everything. When it returns or raises, nothing is left behind; that is checked."""
         begun = virtual_time.now()
         try:
-            async with BufferPool(self.budget, EXTENT, self.buffers, self.spares) as pool:
+            async with BufferPool(self.budget, EXTENT, self.buffers, self.spares) as pool, Leavings() as leavings:
+                self.fetcher.leave_to(leavings)
                 with self.fetcher.expecting(self.volume.extents * EXTENT) as expected:
                     async with task_group() as group:
                         for number in range(self.volume.extents):
-                            buffer = await pool.acquire()
-                            task = group.create_task(self._one(number, buffer, pool, expected.taken))
-                            task.add_done_callback(partial(_release, pool, buffer))
+                            held = [await pool.acquire()]
+                            task = group.create_task(self._one(number, held, pool, expected.taken))
+                            task.add_done_callback(partial(_release_all, pool, held))
                 self.seconds = virtual_time.now() - begun
-                assert pool.idle
         finally:
             assert self.budget.available == self.budget.total
             assert len(asyncio.all_tasks()) == self.tasks
@@ -97,8 +98,9 @@ class Race:
 
     tasks = 1
 
-    async def _one(self, number: int, buffer: memoryview, pool: BufferPool, taken: Callable[[int], None]) -> None:
+    async def _one(self, number: int, held: list[memoryview], pool: BufferPool, taken: Callable[[int], None]) -> None:
         taken(EXTENT)
+        buffer = held.pop()
         begun = virtual_time.now()
 
         async def check(data: memoryview) -> str | None:
@@ -108,7 +110,12 @@ class Race:
             self.done.add(number)
             return None
 
-        await self.fetcher.read_extent(*self.volume.where(number), buffer, check, pool.spare, pool.release_spare)
+        def spare() -> Memory | None:
+            more = pool.spare()
+            return None if more is None else Memory(more, partial(pool.release_spare, more))
+
+        memory = Memory(buffer, partial(pool.release, buffer))
+        await self.fetcher.read_extent(*self.volume.where(number), memory, check, spare)
         self.times.append(virtual_time.now() - begun)
 
     @property
@@ -147,5 +154,6 @@ async def _race(volume: Volume, replicas: Mapping[str, Wrap], how: Mapping[str, 
     return found
 
 
-def _release(pool: BufferPool, buffer: memoryview, task: asyncio.Task[None]) -> None:
-    pool.release(buffer)
+def _release_all(pool: BufferPool, held: list[memoryview], task: asyncio.Task[None]) -> None:
+    while held:
+        pool.release(held.pop())

@@ -40,11 +40,6 @@ class BufferPool:
         self._budget.release(self._reserved)
         self._reserved = 0
 
-    @property
-    def idle(self) -> bool:
-        """Whether every buffer has been released."""
-        return not self._used
-
     async def acquire(self) -> memoryview:
         """A writable buffer of ``size`` bytes, holding anything; waits until one is free."""
         await self._gate.acquire()

@@ -9,7 +9,7 @@ from functools import partial
 from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.pipeline.buffers import BufferPool
-from snapferry.pipeline.fetching import Expected, Fetcher, NoReplica
+from snapferry.pipeline.fetching import Expected, Fetcher, Memory, NoReplica
 from snapferry.pipeline.tools import Tools
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import task_group, together
@@ -109,29 +109,37 @@ class ExtentReader:
         with self._fetcher.expecting(sum(length for _, (_, _, length) in extents)) as expected:
             async with task_group() as group:
                 for number, fetch in extents:
-                    buffer = await self._pool.acquire()
-                    task = group.create_task(self._read(number, fetch, buffer, expected, put))
-                    # Not in the task itself: one that is cancelled before its first step would never come to it.
-                    task.add_done_callback(partial(self._done, buffer))
+                    held = [await self._pool.acquire()]
+                    task = group.create_task(self._read(number, fetch, held, expected, put))
+                    # One that is cancelled before its first step has not taken it.
+                    task.add_done_callback(partial(self._release_all, held))
 
-    async def _read(self, number: int, fetch: _core.Fetch, buffer: memoryview, expected: Expected, put: Deliver) -> None:
+    async def _read(self, number: int, fetch: _core.Fetch, held: list[memoryview], expected: Expected, put: Deliver) -> None:
+        """Takes the buffer out of ``held``."""
         pack, offset, length = fetch
 
         async def check(data: memoryview) -> str | None:
             failed = await self._tools.threads.run(put, number, data)
             return f"{failed} records between bytes {offset} and {offset + length} fail their check" if failed else None
 
+        def spare() -> Memory | None:
+            more = self._pool.spare()
+            return None if more is None else Memory(more[:length], partial(self._pool.release_spare, more))
+
         expected.taken(length)
+        buffer = held.pop()
+        memory = Memory(buffer[:length], partial(self._pool.release, buffer))
         try:
-            await self._fetcher.read_extent(pack, offset, buffer[:length], check, self._pool.spare, self._pool.release_spare)
+            await self._fetcher.read_extent(pack, offset, memory, check, spare)
         except NoReplica as error:
             if not error.answered:
                 raise combined("no destination answers", error.failures) from error
         self._on_extent()
 
-    def _done(self, buffer: memoryview, task: asyncio.Task[None]) -> None:
+    def _release_all(self, held: list[memoryview], task: asyncio.Task[None]) -> None:
         del task
-        self._pool.release(buffer)
+        while held:
+            self._pool.release(held.pop())
 
     async def _other_places(self) -> _core.Index:
         async with self._opening:

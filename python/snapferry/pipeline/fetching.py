@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
 from snapferry.destination import Destination
 from snapferry.pipeline.account import Account, NoReplica
-from snapferry.pipeline.racing import Check, Race, Spare
+from snapferry.pipeline.leavings import Leavings
+from snapferry.pipeline.racing import Check, Memory, Race, Spare
 from snapferry.transport import HedgeBudget, ReplicaBoard
 from snapferry.types import ChannelProgress, Damage
 
 _SMALL = 1 << 20
 """Bytes that no budget needs to know of."""
 
-__all__ = ["Expected", "Fetcher", "NoReplica"]
+__all__ = ["Expected", "Fetcher", "Memory", "NoReplica"]
 
 
 class Fetcher:
@@ -37,6 +38,7 @@ class Fetcher:
     ) -> None:
         self._board = board
         self._account = Account(replicas, board, first, costs)
+        self._leavings: Leavings | None = None
 
     @property
     def fetched(self) -> dict[str, int]:
@@ -66,24 +68,29 @@ class Fetcher:
         """Packs that are missing and that the index does not name are no damage: a prune has copied what was needed of them, and deleted them."""
         self._account.forgive(named)
 
+    def leave_to(self, leavings: Leavings | None) -> None:
+        """From now on, reads that do not end when they are cancelled are left to it; None: they are waited for, as at first."""
+        self._leavings = leavings
+
     async def read(self, pack: bytes, offset: int, length: int, check: Check) -> None:
         """A few bytes that somebody waits for: hands them to ``check`` until some replica's pass.
 
         Raises:
             NoReplica: no replica has them in good order. What ``check`` raises.
         """
-        await self._race(pack, offset, _memory(length), check, lambda: _memory(length) if length <= _SMALL else None, _drop, urgent=True)
 
-    async def read_extent(
-        self, pack: bytes, offset: int, buffer: memoryview, check: Check, spare: Spare, let_go: Callable[[memoryview], object]
-    ) -> None:
-        """As ``read``, for many bytes among many others, in memory that is the caller's again when this returns.
+        def spare() -> Memory | None:
+            return _memory(length) if length <= _SMALL else None
+
+        await Race(self._account, pack, offset, _memory(length), check, spare, self._leavings, urgent=True).run()
+
+    async def read_extent(self, pack: bytes, offset: int, memory: Memory, check: Check, spare: Spare) -> None:
+        """As ``read``, for many bytes among many others.
 
         Arguments:
-            buffer: of the length wanted.
-            spare: gives another one at least as long, if there is one now; ``let_go`` takes it back.
+            memory: of the length wanted; ``spare`` gives as much again if there is any now. Given back as soon as no read uses it.
         """
-        await self._race(pack, offset, buffer, check, spare, let_go, urgent=False)
+        await Race(self._account, pack, offset, memory, check, spare, self._leavings, urgent=False).run()
 
     @contextmanager
     def expecting(self, size: int) -> Iterator[Expected]:
@@ -93,19 +100,6 @@ class Fetcher:
             yield expected
         finally:
             expected.taken(expected.left)
-
-    async def _race(
-        self,
-        pack: bytes,
-        offset: int,
-        buffer: memoryview,
-        check: Check,
-        spare: Spare,
-        let_go: Callable[[memoryview], object],
-        *,
-        urgent: bool,
-    ) -> None:
-        await Race(self._account, pack, offset, buffer, check, spare, let_go, urgent=urgent).run()
 
 
 class Expected:
@@ -122,9 +116,5 @@ class Expected:
         self._board.expect(-size)
 
 
-def _memory(length: int) -> memoryview:
-    return memoryview(bytearray(length))
-
-
-def _drop(buffer: memoryview) -> None:
-    del buffer
+def _memory(length: int) -> Memory:
+    return Memory(memoryview(bytearray(length)), lambda: None)

@@ -1,6 +1,6 @@
 """One range of a pack, from whoever brings it first: asked of one replica, and of others where it is late, fails or lies.
 
-A read writes only into its own buffer, and the race ends when all of its reads have: so a buffer that is given back is written to by nobody.
+A read writes only into its own buffer, which is given back when that read has ended: so what is used again is written to by nobody.
 What came is checked one after the other; the first that passes ends the race, and nothing that came later is looked at.
 """
 
@@ -14,14 +14,24 @@ from functools import partial
 from snapferry.destination import Destination
 from snapferry.errors import DestinationError, DestinationUnreachable, ObjectDamaged
 from snapferry.pipeline.account import Account, NoReplica
+from snapferry.pipeline.leavings import PATIENCE, Leavings
 from snapferry.repository import names
 from snapferry.transport import Lateness, Meter, ReplicaState, Wanted, choose
 
 Check = Callable[[memoryview], Awaitable[str | None]]
 """Uses the bytes of a range if they are what they should be; else says why not. Called anew with another replica's bytes then."""
 
-Spare = Callable[[], memoryview | None]
-"""Another buffer of the range's length at least, if there is one now."""
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A buffer to read into, and what gives it back."""
+
+    buffer: memoryview
+    give_back: Callable[[], object]
+
+
+Spare = Callable[[], Memory | None]
+"""Another buffer of the range's length, if there is one now."""
 
 _LOOK_AGAIN = 0.1
 """Seconds after which a read that should be asked of another replica, and could not be, is looked at again."""
@@ -33,7 +43,7 @@ _CLEARLY = 2.25
 @dataclass(slots=True, eq=False)
 class _Run:
     name: str
-    buffer: memoryview
+    memory: Memory
     stalled: bool = False
 
 
@@ -41,8 +51,9 @@ class Race:
     """For one range of one pack.
 
     Arguments:
-        buffer: of the range's length, for the first read.
-        spare: gives further buffers for copies; ``let_go`` takes them back.
+        memory: of the range's length, for the first read.
+        spare: gives more for copies. All of it has been given back when the race ends, but for what is in use by ``leavings``.
+        leavings: takes reads that do not end when they are cancelled; None: they are waited for.
         urgent: small, and somebody waits for it alone: it takes no slot.
     """
 
@@ -51,10 +62,10 @@ class Race:
         account: Account,
         pack: bytes,
         offset: int,
-        buffer: memoryview,
+        memory: Memory,
         check: Check,
         spare: Spare,
-        let_go: Callable[[memoryview], object],
+        leavings: Leavings | None,
         *,
         urgent: bool,
     ) -> None:
@@ -62,13 +73,12 @@ class Race:
         self._board = account.board
         self._pack = pack
         self._where = (names.pack(pack), offset)
-        self._size = buffer.nbytes
+        self._size = memory.buffer.nbytes
         self._check = check
         self._spare = spare
-        self._let_go = let_go
+        self._leavings = leavings
         self._urgent = urgent
-        self._free = [buffer]
-        self._spares: list[memoryview] = []
+        self._free = [memory]
         self._runs: dict[asyncio.Task[None], _Run] = {}
         self._failures: dict[str, DestinationError] = {}
         self._asked_patiently: set[str] = set()
@@ -128,11 +138,11 @@ class Race:
         final = {name for name, error in self._failures.items() if not error.retryable}
         return Wanted(self._size, self._account.ranks(self._pack, final | self._asked_patiently))
 
-    def _begin(self, name: str, buffer: memoryview, *, patient: bool = False, slot: bool = False) -> None:
-        task = asyncio.create_task(self._read(self._account.destination(name, patient=patient), buffer))
+    def _begin(self, name: str, memory: Memory, *, patient: bool = False, slot: bool = False) -> None:
+        task = asyncio.create_task(self._read(self._account.destination(name, patient=patient), memory.buffer))
         if slot:
             task.add_done_callback(lambda _: self._board.give_back(name))
-        self._runs[task] = _Run(name, buffer)
+        self._runs[task] = _Run(name, memory)
 
     async def _read(self, destination: Destination, buffer: memoryview) -> None:
         await destination.read_into(*self._where, buffer)
@@ -143,15 +153,19 @@ class Race:
         error = _error_of(task, run)
         if error is None:
             self._account.came(run.name, self._size)
-            reason = await self._check(run.buffer)
+            try:
+                reason = await self._check(run.memory.buffer)
+            finally:
+                self._free.append(run.memory)
             if reason is None:
                 self._compare(run)
                 return True
             self._meter(run).distrust()
             error = ObjectDamaged(f"{self._where[0]}: {reason}", run.name)
+        else:
+            self._free.append(run.memory)
         if not isinstance(error, DestinationError):
             raise error
-        self._free.append(run.buffer)
         self._account.reject(self._pack, run.name, error)
         self._failures[run.name] = error
         self._board.look()
@@ -230,8 +244,7 @@ class Race:
             another = self._spare()
             if another is None:
                 return False
-            self._spares.append(another)
-            self._free.append(another[: self._size])
+            self._free.append(another)
         return True
 
     def _compare(self, winner: _Run) -> None:
@@ -245,23 +258,42 @@ class Race:
                 self._meter(run).stalled(self._where)
 
     async def _stop(self) -> None:
-        """Ends the reads that are left and waits for them, however often it is cancelled; then gives the spare buffers back."""
+        """Ends the reads that are left and waits for them, however often it is cancelled, but for those that do not end; gives the memory back."""
         cancellation: asyncio.CancelledError | None = None
         for task in self._runs:
             task.cancel()
-        while any(not task.done() for task in self._runs):
+        until = asyncio.get_running_loop().time() + PATIENCE
+        while left := [task for task in self._runs if not task.done()]:
+            timeout = None if self._leavings is None else until - asyncio.get_running_loop().time()
+            if timeout is not None and timeout <= 0:
+                break
             try:
-                await asyncio.wait(self._runs)
+                await asyncio.wait(left, timeout=timeout)
             except asyncio.CancelledError as error:
                 cancellation = error
         for task, run in self._runs.items():
-            if _error_of(task, run) is None:
-                self._account.came(run.name, self._size)
+            if task.done():
+                if _error_of(task, run) is None:
+                    self._account.came(run.name, self._size)
+                self._free.append(run.memory)
+            else:
+                self._leave(task, run)
         self._runs.clear()
-        while self._spares:
-            self._let_go(self._spares.pop())
+        while self._free:
+            self._free.pop().give_back()
         if cancellation is not None:
             raise cancellation
+
+    def _leave(self, task: asyncio.Task[None], run: _Run) -> None:
+        assert self._leavings is not None
+        meter = self._meter(run)
+        meter.stuck += 1
+
+        def ended() -> None:
+            meter.stuck -= 1
+            run.memory.give_back()
+
+        self._leavings.add(task, run.name, ended)
 
     def _meter(self, run: _Run) -> Meter:
         return self._board.meters[run.name]

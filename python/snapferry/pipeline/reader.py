@@ -16,6 +16,7 @@ from snapferry.pipeline.convert import open_manifest
 from snapferry.pipeline.extent_reader import ExtentReader, IndexOpener
 from snapferry.pipeline.extents import block_count, clipped, describe, merged, total
 from snapferry.pipeline.fetching import Fetcher
+from snapferry.pipeline.leavings import Leavings
 from snapferry.pipeline.pages import PageLoader
 from snapferry.pipeline.sizing import read_sizing
 from snapferry.pipeline.tools import Tools
@@ -58,6 +59,7 @@ class SnapshotReader:
         self._allow_lost = allow_lost
         self._lost: list[tuple[int, int]] = []
         self._pool = BufferPool(tools.budget, self._sizing.extent, self._sizing.most, self._sizing.spares)
+        self._leavings = Leavings()
         self._extents = ExtentReader(self._fetcher, self._pool, tools, open_index)
         self._pages: tuple[_core.Manifest, PageLoader] | None = None
         self._planning = asyncio.Lock()
@@ -109,11 +111,16 @@ class SnapshotReader:
     async def __aenter__(self) -> Self:
         """Reads nothing yet."""
         await self._pool.__aenter__()
+        self._fetcher.leave_to(self._leavings)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Gives the buffers back."""
-        await self._pool.__aexit__(kind, error, traceback)
+        self._fetcher.leave_to(None)
+        try:
+            await self._leavings.__aexit__(kind, error, traceback)
+        finally:
+            await self._pool.__aexit__(kind, error, traceback)
 
     async def pread(self, length: int, offset: int) -> bytes:
         """Up to ``length`` bytes from byte ``offset`` on: fewer only where the volume ends.

@@ -25,6 +25,7 @@ from snapferry.pipeline.extent_reader import ExtentReader, IndexOpener
 from snapferry.pipeline.extents import block_count, clipped, describe, merged, total
 from snapferry.pipeline.fetching import Fetcher
 from snapferry.pipeline.journal import Journal
+from snapferry.pipeline.leavings import Leavings
 from snapferry.pipeline.pages import PageLoader
 from snapferry.pipeline.sizing import read_sizing
 from snapferry.pipeline.target import Target, check, look, target_error
@@ -115,15 +116,18 @@ class Restore:
         await threads.run(check, found, self._end, snapshot.id, journal, force=plan.force, whole=whole)
         if plan.dry_run:
             return self._result(begun)
+        sizing = read_sizing(self._tools.budget.total, snapshot.block_size, self._tools.workers.threads)
         opened: list[Target] = []
-        try:
-            await threads.run(lambda: opened.append(Target(found, self._end, snapshot.id, journal, whole=whole)))
-            await self._fill(opened[0])
-            await threads.run(opened[0].sync)
-        finally:
-            for target in opened:
-                target.close()
-        self._tell(last=True)
+        async with BufferPool(self._tools.budget, sizing.extent, sizing.most, sizing.spares) as pool, Leavings() as leavings:
+            self._fetcher.leave_to(leavings)
+            try:
+                await threads.run(lambda: opened.append(Target(found, self._end, snapshot.id, journal, whole=whole)))
+                await self._fill(opened[0], pool, sizing.extent)
+                await threads.run(opened[0].sync)
+            finally:
+                for target in opened:
+                    target.close()
+            self._tell(last=True)
         if self._lost and not plan.best_effort:
             lost = merged(self._lost)
             raise DamageError(
@@ -133,14 +137,13 @@ class Restore:
             )
         return self._result(begun)
 
-    async def _fill(self, target: Target) -> None:
+    async def _fill(self, target: Target, pool: BufferPool, extent: int) -> None:
         tools, snapshot = self._tools, self._snapshot
-        sizing = read_sizing(tools.budget.total, snapshot.block_size, tools.workers.threads)
         manifest = open_manifest(tools.keyring, snapshot)
         loader = PageLoader(self._fetcher, tools.threads)
         gate = asyncio.Semaphore(_WINDOWS_AT_ONCE)
         width = SMALL if target.fresh else _COMPARED
-        async with BufferPool(tools.budget, sizing.extent, sizing.most, sizing.spares) as pool, task_group() as group:
+        async with task_group() as group:
             reader = ExtentReader(self._fetcher, pool, tools, self._open_index, self._tell)
             for first, end in self._pieces():
                 async for window in windows(manifest, loader, tools.threads, first, end, width=width):
@@ -150,9 +153,7 @@ class Restore:
                         continue
                     await gate.acquire()
                     try:
-                        plan = await tools.threads.run(
-                            _core.Plan, tools.keyring, tools.workers, manifest, window.first, window.end, sizing.extent
-                        )
+                        plan = await tools.threads.run(_core.Plan, tools.keyring, tools.workers, manifest, window.first, window.end, extent)
                     except BaseException:
                         gate.release()
                         raise

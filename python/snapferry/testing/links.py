@@ -140,3 +140,27 @@ class ComesAndGoes(Before):
             self.refused += 1
             raise DestinationUnreachable("connection refused", self.name)
         self.served += 1
+
+
+class HangsDeaf(Wrapper):
+    """Reads of ranges wait until ``released`` is set, be they cancelled or not, and then write into their buffer: as a thread does that is
+    in a system call. ``deaf`` counts the cancellations that were not heard.
+    """
+
+    def __init__(self, inner: Destination) -> None:
+        super().__init__(inner)
+        self.released = asyncio.Event()
+        self.deaf = 0
+
+    async def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
+        """Late, and then bytes that are wrong."""
+        cancelled: asyncio.CancelledError | None = None
+        while not self.released.is_set():
+            try:
+                await self.released.wait()
+            except asyncio.CancelledError as error:
+                self.deaf += 1
+                cancelled = error
+        buffer[:] = bytes(buffer.nbytes)
+        if cancelled is not None:
+            raise cancelled

@@ -80,6 +80,7 @@ class Meter:
         first_byte: in seconds, a moving average; None until measured.
         queued: bytes asked for and not come yet. delivered: bytes that came.
         running: extents that hold a slot. counted: reads that made the goodput what it is.
+        stuck: reads that were cancelled long ago and have not ended: until they have, it counts as failed.
         errors: the share of reads lately that came to nothing: failed, hung, missing or damaged.
         breaker: missing and damaged objects do not count there; they say something of the object, not of the place.
     """
@@ -91,6 +92,7 @@ class Meter:
     delivered: int = 0
     running: int = 0
     counted: int = 0
+    stuck: int = 0
     errors: float = 0.0
     breaker: Breaker = field(default_factory=lambda: Breaker(_FIRST_REST, _LONGEST_REST, _FORGIVEN_BY))
     pace: Pace = field(default_factory=lambda: Pace(_AT_ONCE, _MOST_AT_ONCE, _WORTH))
@@ -117,7 +119,7 @@ class Meter:
             self.first_byte,
             self.goodput,
             self.queued,
-            phase == "open",
+            phase == "open" or self.stuck > 0,
             self.errors,
             self.running,
             self.pace.limit if phase == "closed" and self.goodput is not None else 1,

@@ -12,7 +12,7 @@ from snapferry.errors import DestinationUnreachable
 from snapferry.pipeline.fetching import Fetcher, NoReplica
 from snapferry.repository import names
 from snapferry.testing.faults import Hangs, Vanishes
-from snapferry.testing.links import ComesAndGoes, EndsEarlyEveryNth, FlipsBitInEveryNth, Lacks, SharesLine, StallsEveryNth
+from snapferry.testing.links import ComesAndGoes, EndsEarlyEveryNth, FlipsBitInEveryNth, HangsDeaf, Lacks, SharesLine, StallsEveryNth
 from snapferry.transport import ReplicaBoard
 from tests.support import virtual_time
 from tests.support.racing import EXTENT, IN_A_PACK, UNIT, Race, Volume, line, race
@@ -140,6 +140,30 @@ def test_one_that_hangs_for_ever_is_left(names_: str) -> None:
     assert found.seconds <= without.seconds * 1.05 + 3.0
     assert found.share_hedged <= 0.05
     assert found.board.meters["a"].breaker.failing_since is not None
+
+
+def test_what_cannot_be_cancelled_is_not_waited_for_and_its_memory_not_used_again() -> None:
+    doubles: list[HangsDeaf] = []
+
+    def deaf(inner: Destination) -> Destination:
+        doubles.append(HangsDeaf(inner))
+        return doubles[-1]
+
+    async def work() -> tuple[Race, float]:
+        found = Race(VOLUME, {"a": deaf, "b": line(50)})
+        found.tasks = 2
+        running = asyncio.create_task(found.run())
+        await asyncio.sleep(3600)
+        assert not running.done()
+        assert doubles[0].deaf == 1, "it is not even tried again before that has ended"
+        assert found.done == set(range(VOLUME.extents))
+        assert found.budget.available < found.budget.total
+        doubles[0].released.set()
+        return await running, max(found.times)
+
+    found, longest = virtual_time.run(work())
+    assert longest < 3
+    assert found.fetcher.fetched["a"] == 0
 
 
 def test_all_that_hang_are_asked_at_once_and_the_first_that_wakes_serves() -> None:
