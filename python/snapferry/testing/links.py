@@ -143,17 +143,22 @@ class ComesAndGoes(Before):
 
 
 class HangsDeaf(Wrapper):
-    """Reads of ranges wait until ``released`` is set, be they cancelled or not, and then write into their buffer: as a thread does that is
-    in a system call. ``deaf`` counts the cancellations that were not heard.
+    """Reads of ranges, but for the first ``after``, wait until ``released`` is set, be they cancelled or not, and then write into their buffer:
+    as a thread does that is in a system call. ``deaf`` counts the cancellations that were not heard.
     """
 
-    def __init__(self, inner: Destination) -> None:
+    def __init__(self, inner: Destination, after: int = 0) -> None:
         super().__init__(inner)
+        self._left = after
         self.released = asyncio.Event()
         self.deaf = 0
 
     async def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
-        """Late, and then bytes that are wrong."""
+        """As it should be, or late and then wrong."""
+        self._left -= 1
+        if self._left >= 0:
+            await self.inner.read_into(key, offset, buffer)
+            return
         cancelled: asyncio.CancelledError | None = None
         while not self.released.is_set():
             try:
