@@ -207,6 +207,9 @@ class Progress:
     channels: Mapping[str, ChannelProgress] = field(default_factory=dict)
 
 
+Preference = Literal["fast", "cheap"]
+"""Which replicas are read from: whichever brings it first; or the cheapest that can, the others only for what that one cannot serve."""
+
 ProgressCallback = Callable[[Progress], object]
 
 
@@ -255,7 +258,11 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What a restore did. ``lost`` (best effort) and ``unreadable`` hold (offset, length) pairs in bytes."""
+    """What a restore did. ``lost`` (best effort) and ``unreadable`` hold (offset, length) pairs in bytes.
+
+    ``hedged`` reads, ``hedged_bytes`` together, were asked of another replica too because they were late. ``failovers`` counts those that
+    were asked of another because one failed, lied or hung.
+    """
 
     snapshot: str
     size: int
@@ -267,6 +274,7 @@ class RestoreResult:
     damage: tuple[Damage, ...] = ()
     lost: tuple[tuple[int, int], ...] = ()
     unreadable: tuple[tuple[int, int], ...] = ()
+    hedged_bytes: int = 0
 
     @property
     def exit_code(self) -> int:

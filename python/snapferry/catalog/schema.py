@@ -67,6 +67,9 @@ replica_speed = Table(
     Column("destination", String(32), primary_key=True),
     Column("first_byte", Float, nullable=False),
     Column("goodput", Float, nullable=False),
+    Column("tail", Float, nullable=False),
+    Column("errors", Float, nullable=False),
+    Column("measured", String, nullable=False),
 )
 
 MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType(
@@ -81,7 +84,18 @@ MIGRATIONS: Mapping[int, Sequence[str]] = MappingProxyType(
             )""",
             "INSERT INTO generations SELECT repository, volume, max(generation) FROM snapshots GROUP BY repository, volume",
             "DROP TABLE snapshots",
-        )
+        ),
+        # What was measured in version 2 has no time: it counts as long ago, and is measured again.
+        2: (
+            "ALTER TABLE replica_speed RENAME TO replica_speed_2",
+            """CREATE TABLE replica_speed (
+                repository VARCHAR(32) NOT NULL, destination VARCHAR(32) NOT NULL, first_byte FLOAT NOT NULL, goodput FLOAT NOT NULL,
+                tail FLOAT NOT NULL, errors FLOAT NOT NULL, measured VARCHAR NOT NULL, PRIMARY KEY (repository, destination)
+            )""",
+            """INSERT INTO replica_speed
+                SELECT repository, destination, first_byte, goodput, 0, 0, '1970-01-01T00:00:00+00:00' FROM replica_speed_2""",
+            "DROP TABLE replica_speed_2",
+        ),
     }
 )
 """The statements that bring the tables from the version that is the key to the next one."""

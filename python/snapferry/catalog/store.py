@@ -188,17 +188,29 @@ class Catalog:
 
     def speeds(self, repository: str) -> dict[str, ReplicaSpeed]:
         """Destination id to what reading from it was like when last measured."""
-        query = "SELECT destination, first_byte, goodput FROM replica_speed WHERE repository = :repository"
-        return {where: ReplicaSpeed(first_byte, goodput) for where, first_byte, goodput in self._select(query, repository=repository)}
+        query = "SELECT destination, first_byte, goodput, tail, errors, measured FROM replica_speed WHERE repository = :repository"
+        return {
+            where: ReplicaSpeed(first_byte, goodput, tail, errors, datetime.fromisoformat(measured))
+            for where, first_byte, goodput, tail, errors, measured in self._select(query, repository=repository)
+        }
 
     def remember_speeds(self, repository: str, speeds: Mapping[str, ReplicaSpeed]) -> None:
         """Replaces what is known of these destinations."""
         self._write(
-            "INSERT INTO replica_speed (repository, destination, first_byte, goodput) "
-            "VALUES (:repository, :destination, :first_byte, :goodput) "
-            "ON CONFLICT (repository, destination) DO UPDATE SET first_byte = excluded.first_byte, goodput = excluded.goodput",
+            "INSERT INTO replica_speed (repository, destination, first_byte, goodput, tail, errors, measured) "
+            "VALUES (:repository, :destination, :first_byte, :goodput, :tail, :errors, :measured) "
+            "ON CONFLICT (repository, destination) DO UPDATE SET first_byte = excluded.first_byte, goodput = excluded.goodput, "
+            "tail = excluded.tail, errors = excluded.errors, measured = excluded.measured",
             [
-                {"repository": repository, "destination": destination, "first_byte": speed.first_byte, "goodput": speed.goodput}
+                {
+                    "repository": repository,
+                    "destination": destination,
+                    "first_byte": speed.first_byte,
+                    "goodput": speed.goodput,
+                    "tail": speed.tail,
+                    "errors": speed.errors,
+                    "measured": _rfc3339(speed.measured),
+                }
                 for destination, speed in speeds.items()
             ],
         )

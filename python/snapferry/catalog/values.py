@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-VERSION = 2
+VERSION = 3
 """Of the tables (``schema``); kept here so that asking for it imports nothing."""
 
 
@@ -24,7 +24,17 @@ class RecordedDamage:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaSpeed:
-    """What reading from a destination was like: seconds to the first byte, then bytes per second."""
+    """What reading from a destination was like when it was last measured.
+
+    Attributes:
+        first_byte: in seconds.
+        goodput: bytes per second from then on.
+        tail: how many times what was predicted nearly all reads took at most; 0 if that is not known.
+        errors: the share (0 to 1) of reads that came to nothing.
+    """
 
     first_byte: float
     goodput: float
+    tail: float
+    errors: float
+    measured: datetime

@@ -36,6 +36,12 @@ def limit_rate_option(function: F) -> F:
     return click.option("--limit-rate", "limit_rates", type=NamedRate(), multiple=True, metavar="[NAME=]RATE", help=text)(function)
 
 
+def prefer_option(function: F) -> F:
+    """Adds ``--prefer``."""
+    text = "fast: from all that hold it, whichever brings it first; cheap: from the cheapest by its configured price, the others only for what that one cannot supply."
+    return click.option("--prefer", type=click.Choice(["fast", "cheap"]), default="fast", help=text)(function)
+
+
 def rate_flags(limit_rates: LimitRates) -> dict[str, str | int]:
     """The flags for ``Invocation.load_config``."""
     return {"engine.limit_rate" if name is None else f"destination.{name}.limit_rate": rate for name, rate in limit_rates}

@@ -16,7 +16,7 @@ from snapferry.cli.invocation import Invocation, to_stdout
 
 if TYPE_CHECKING:
     from snapferry.engine import Repository
-    from snapferry.types import ProgressCallback, RestoreResult
+    from snapferry.types import Preference, ProgressCallback, RestoreResult
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ async def pour(
     extent: tuple[int, int | None] | None,
     *,
     sources: Sequence[str] | None = None,
+    prefer: Preference = "fast",
     best_effort: bool = False,
     dry_run: bool = False,
     on_progress: ProgressCallback | None = None,
@@ -68,7 +69,7 @@ async def pour(
     from snapferry.types import Progress, RestoreResult
 
     output, began, written = sys.stdout.fileno(), time.monotonic(), 0
-    opened = repository.open_snapshot(snapshot, sources=sources, allow_unreadable=True, allow_lost=best_effort)
+    opened = repository.open_snapshot(snapshot, sources=sources, prefer=prefer, allow_unreadable=True, allow_lost=best_effort)
     async with opened as reader:
         start, end = extent or (0, None)
         last = reader.size if end is None else end
@@ -77,14 +78,15 @@ async def pour(
                 await asyncio.to_thread(_write_all, output, data)
                 written += len(data)
                 if on_progress is not None:
-                    on_progress(Progress("restore", "standard output", written, last - start, reader.bytes_fetched))
+                    on_progress(Progress("restore", "standard output", written, last - start, reader.bytes_fetched, reader.channels()))
         unreadable = tuple(extent for extent in reader.unreadable if extent[0] < last and sum(extent) > start)
         return RestoreResult(
             snapshot=reader.snapshot.id,
             size=last - start,
             bytes_written=written,
             bytes_fetched=reader.bytes_fetched,
-            hedged=0,
+            hedged=reader.hedges.count,
+            hedged_bytes=reader.hedges.hedged,
             failovers=reader.failovers,
             seconds=time.monotonic() - began,
             damage=reader.damage,

@@ -8,19 +8,20 @@ import click
 
 from snapferry.cli.invocation import Invocation
 from snapferry.cli.opening import opened
-from snapferry.cli.options import LimitRates, Range, common_options, limit_rate_option, rate_flags
+from snapferry.cli.options import LimitRates, Range, common_options, limit_rate_option, prefer_option, rate_flags
 from snapferry.cli.pouring import VolumeOnDash, pour, refuse_terminal, warn_of_zeros
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
 
 if TYPE_CHECKING:
-    from snapferry.types import RestoreResult
+    from snapferry.types import Preference, RestoreResult
 
 
 @click.command("restore", cls=VolumeOnDash)
 @click.argument("snapshot")
 @click.argument("target")
 @click.option("--from", "sources", metavar="NAME", multiple=True, help="Only from these destinations; by default from the fastest.")
+@prefer_option
 @click.option("--range", "extent", type=Range(), metavar="A-B", help="Only the bytes from A up to, not including, B.")
 @click.option("--force", is_flag=True, help="Write over a target that is not empty.")
 @click.option("--best-effort", is_flag=True, help="Go on where no replica can supply a block, and list what is lost (exit code 4).")
@@ -34,6 +35,7 @@ def restore_command(
     snapshot: str,
     target: str,
     sources: tuple[str, ...],
+    prefer: Preference,
     extent: tuple[int, int | None] | None,
     force: bool,
     best_effort: bool,
@@ -60,6 +62,7 @@ def restore_command(
                         snapshot,
                         extent,
                         sources=sources or None,
+                        prefer=prefer,
                         best_effort=best_effort,
                         dry_run=dry_run,
                         on_progress=on_progress,
@@ -68,6 +71,7 @@ def restore_command(
                     snapshot,
                     target,
                     sources=sources or None,
+                    prefer=prefer,
                     range=extent,
                     force=force,
                     best_effort=best_effort,
@@ -98,6 +102,8 @@ def restore_line(result: RestoreResult) -> dict[str, Any]:
         "failovers": result.failovers,
         "seconds": round(result.seconds, 3),
     }
+    if result.hedged_bytes:
+        line["hedged_bytes"] = result.hedged_bytes
     if result.damage:
         line["damage"] = [damage_document(damage) for damage in result.damage]
     if result.lost:

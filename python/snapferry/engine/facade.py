@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -26,7 +26,7 @@ from snapferry.engine.showing import details
 from snapferry.engine.syncing import Syncing, check_sync
 from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, SnapshotDetails
 from snapferry.engine.verifying import verify
-from snapferry.errors import ConfigurationError, SnapshotNotFound
+from snapferry.errors import ConfigurationError, DamageError, SnapshotNotFound
 from snapferry.lifecycle.prune import MAX_UNUSED, PrunePlan
 from snapferry.lifecycle.retention import RetentionPolicy
 from snapferry.lifecycle.waiting import LEASE_SECONDS
@@ -43,6 +43,7 @@ from snapferry.types import (
     ForgetResult,
     ListedSnapshot,
     ListedSummary,
+    Preference,
     ProgressCallback,
     PruneResult,
     RepairResult,
@@ -237,6 +238,7 @@ class Repository:
         target: str | os.PathLike[str],
         *,
         sources: Sequence[str] | None = None,
+        prefer: Preference = "fast",
         range: tuple[int, int | None] | None = None,  # noqa: A002 - the contract's word
         force: bool = False,
         best_effort: bool = False,
@@ -248,6 +250,7 @@ class Repository:
         Arguments:
             snapshot: a volume (its latest), ``volume~N``, ``volume@TIME``, or 8 or more digits of an id.
             sources: names of the destinations to read from; all by default.
+            prefer: ``cheap``: from the dearer ones (by ``price`` of the configuration) only what the cheaper cannot supply.
             range: (start, end) in bytes of the part to restore, at its place in the target; None as end is the volume's end.
             force: write over a target that is not empty.
             best_effort: return with ``lost`` extents instead of raising.
@@ -260,20 +263,34 @@ class Repository:
         membership, memory = self._both
         membership.check_reads()
         replicas = self._replicas(sources)
+        await memory.recall_speeds()
         listed = await self._find(snapshot, held_by=replicas)
         extent = None if range is None else (range[0], listed.snapshot.size if range[1] is None else range[1])
         plan = RestorePlan(listed.snapshot, target, self._config.repository.state_dir, extent, force, best_effort, dry_run)
         restore = Restore(
-            plan, replicas, listed.destinations, membership.tools, index_opener(membership.cache, replicas), on_progress=on_progress
+            plan,
+            replicas,
+            listed.destinations,
+            membership.tools,
+            index_opener(membership.cache, replicas),
+            costs=membership.costs(prefer),
+            on_progress=on_progress,
         )
         try:
-            return await restore.run()
+            with self._naming_the_unasked(replicas):
+                return await restore.run()
         finally:
             await memory.note_damage(restore.damage)
 
     @asynccontextmanager
     async def open_snapshot(
-        self, snapshot: str, *, sources: Sequence[str] | None = None, allow_unreadable: bool = False, allow_lost: bool = False
+        self,
+        snapshot: str,
+        *,
+        sources: Sequence[str] | None = None,
+        prefer: Preference = "fast",
+        allow_unreadable: bool = False,
+        allow_lost: bool = False,
     ) -> AsyncIterator[SnapshotReader]:
         """Random access to a snapshot without restoring it; names and errors as ``restore``.
 
@@ -284,6 +301,7 @@ class Repository:
         membership, memory = self._both
         membership.check_reads()
         replicas = self._replicas(sources)
+        await memory.recall_speeds()
         listed = await self._find(snapshot, held_by=replicas)
         reader = SnapshotReader(
             listed.snapshot,
@@ -291,12 +309,14 @@ class Repository:
             listed.destinations,
             membership.tools,
             index_opener(membership.cache, replicas),
+            costs=membership.costs(prefer),
             allow_unreadable=allow_unreadable,
             allow_lost=allow_lost,
         )
         try:
-            async with reader:
-                yield reader
+            with self._naming_the_unasked(replicas):
+                async with reader:
+                    yield reader
         finally:
             await memory.note_damage(reader.damage)
 
@@ -488,6 +508,17 @@ class Repository:
         if not found:
             raise combined("none of these destinations can be read", {name: members.failures[name] for name in self._names(wanted)})
         return found
+
+    @contextmanager
+    def _naming_the_unasked(self, replicas: Mapping[str, Destination]) -> Iterator[None]:
+        """What ``replicas`` cannot supply others may, if not all were to be asked."""
+        try:
+            yield
+        except DamageError as error:
+            unasked = [destination.name for destination in self._config.destinations if destination.name not in replicas]
+            if not unasked or not error.extents:
+                raise
+            raise DamageError(f"{error}; other destinations were not asked: {', '.join(unasked)}", error.extents) from error
 
     @property
     def _both(self) -> tuple[Membership, Memory]:

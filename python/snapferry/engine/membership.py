@@ -17,6 +17,9 @@ from snapferry.repository.opening import Members, admit, check_place, identify, 
 from snapferry.repository.pack_sets import PackSets
 from snapferry.repository.slot_keeping import refresh
 from snapferry.transport import CALL_SECONDS, Limits, ReplicaBoard, with_deadline, with_retry
+from snapferry.types import MiB, Preference
+
+_EXTENT = 8 * MiB
 
 
 async def open_all(
@@ -101,6 +104,12 @@ class Membership:
     def replicas(self) -> dict[str, Destination]:
         """The destinations that can be read."""
         return self.members.replicas
+
+    def costs(self, prefer: Preference) -> dict[str, float]:
+        """By destination, what it costs to read an extent of some MiB, in the currency of the configuration; empty where that is not to matter."""
+        if prefer == "fast":
+            return {}
+        return {item.name: item.price.egress_gb * _EXTENT / 1e9 + item.price.request_1k / 1000 for item in self.config.destinations}
 
     def check_reads(self) -> None:
         """``AccessDenied`` for a key that may only write."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from snapferry.engine.membership import Membership
@@ -16,10 +17,11 @@ from snapferry.repository import names
 from snapferry.repository.snapshots import Listing
 from snapferry.repository.summaries import Summaries, by_age, summarize
 from snapferry.repository.survey import Survey
+from snapferry.transport import Measured
 from snapferry.types import Damage, Snapshot, SnapshotSummary
 
 if TYPE_CHECKING:
-    from snapferry.catalog import Catalog, RecordedDamage
+    from snapferry.catalog import Catalog, RecordedDamage, ReplicaSpeed
 
 T = TypeVar("T")
 logger = logging.getLogger("snapferry")
@@ -40,6 +42,7 @@ class Memory:
         self._membership = membership
         self._catalog: Catalog | None = None
         self._broken = False
+        self._recalled = False
         self._lock = asyncio.Lock()
         self._summaries = SummaryCache(membership.members)
 
@@ -201,15 +204,36 @@ class Memory:
             catalog, self._catalog = self._catalog, None
             await self._membership.tools.threads.run(catalog.close)
 
+    async def recall_speeds(self) -> None:
+        """Tells the board what reading from the destinations was like in earlier runs; once, before something is read that takes long."""
+        if self._recalled:
+            return
+        self._recalled = True
+        none: dict[str, ReplicaSpeed] = {}
+        speeds = await self._call(lambda catalog: catalog.speeds(self._repository), none)
+        now = datetime.now(UTC)
+        for name, where in self._ids.items():
+            if where in speeds:
+                found = speeds[where]
+                # A clock that went back makes nothing newer than now.
+                age = max(0.0, (now - found.measured).total_seconds())
+                measured = Measured(found.first_byte, found.goodput, found.tail or None, found.errors)
+                self._membership.tools.board.meter(name).remember(measured, age)
+
     async def _note_speeds(self) -> None:
         from snapferry.catalog import ReplicaSpeed
 
+        now = datetime.now(UTC)
         # Those that were limited were only as fast as they were allowed to be.
-        states = self._membership.tools.board.states(name for name in self._ids if not self._membership.limits.held_back(name))
+        found = {
+            self._ids[name]: meter.summary()
+            for name, meter in self._membership.tools.board.meters.items()
+            if name in self._ids and not self._membership.limits.held_back(name)
+        }
         speeds = {
-            self._ids[state.name]: ReplicaSpeed(state.first_byte, state.goodput)
-            for state in states
-            if state.first_byte is not None and state.goodput is not None
+            where: ReplicaSpeed(measured.first_byte, measured.goodput, measured.tail or 0.0, measured.errors, now)
+            for where, measured in found.items()
+            if measured is not None
         }
         if speeds:
             await self._call(lambda catalog: catalog.remember_speeds(self._repository, speeds), None)

@@ -12,16 +12,17 @@ from snapferry.transport import ByteBudget
 
 
 class BufferPool:
-    """Up to ``most`` buffers of ``size`` bytes, each reserved in ``budget`` from its first use until the pool is left, or until it is idle
+    """Up to ``most`` buffers of ``size`` bytes, and ``spares`` more for who can do without, each reserved in ``budget`` from its first use until the pool is left, or until it is idle
     and somebody waits for the budget.
 
     A context: whoever leaves it must have released every buffer.
     """
 
-    def __init__(self, budget: ByteBudget, size: int, most: int) -> None:
+    def __init__(self, budget: ByteBudget, size: int, most: int, spares: int = 0) -> None:
         self.size = size
         self._budget = budget
         self._gate = asyncio.Semaphore(most)
+        self._spares = spares
         self._free: list[memoryview] = []
         self._waiting: list[asyncio.Future[memoryview]] = []
         self._reserved = 0
@@ -52,9 +53,30 @@ class BufferPool:
 
     def release(self, buffer: memoryview) -> None:
         """Takes a buffer back; nothing may use it any more."""
+        self._gate.release()
+        self._take_back(buffer)
+
+    def spare(self) -> memoryview | None:
+        """As ``acquire``, for ``release_spare``; None if it would have to wait."""
+        if not self._spares:
+            return None
+        if not self._free:
+            if not self._budget.try_acquire(self.size):
+                return None
+            self._reserved += self.size
+            self._free.append(self._make())
+        self._spares -= 1
+        self._used += 1
+        return self._free.pop()
+
+    def release_spare(self, buffer: memoryview) -> None:
+        """Takes back what ``spare`` gave; nothing may use it any more."""
+        self._spares += 1
+        self._take_back(buffer)
+
+    def _take_back(self, buffer: memoryview) -> None:
         self._hand_on(buffer)
         self._used -= 1
-        self._gate.release()
         if self._budget.short:
             self._give_back()
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from snapferry import _core
 from snapferry.destination import Destination
-from snapferry.errors import ObjectDamaged
 from snapferry.pipeline.buffers import BufferPool
-from snapferry.pipeline.fetching import Attempts, Fetcher, NoReplica
+from snapferry.pipeline.fetching import Expected, Fetcher, Memory, NoReplica
 from snapferry.pipeline.tools import Tools
-from snapferry.repository import names
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import task_group, together
 from snapferry.repository.index_cache import IndexCache
@@ -39,9 +38,18 @@ class ExtentReader:
 
     Arguments:
         open_index: loads the index, in which other places of a block are looked up when all replicas of its pack have failed; once.
+        on_extent: called when one has been read, or given up.
     """
 
-    def __init__(self, fetcher: Fetcher, pool: BufferPool, tools: Tools, open_index: IndexOpener) -> None:
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        pool: BufferPool,
+        tools: Tools,
+        open_index: IndexOpener,
+        on_extent: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._on_extent = on_extent
         self._fetcher = fetcher
         self._pool = pool
         self._tools = tools
@@ -75,25 +83,21 @@ class ExtentReader:
         await together(self._learn_one(plan, *fetch) for fetch in await self._tools.threads.run(plan.headers))
 
     async def _learn_one(self, plan: _core.Plan, pack: bytes, offset: int, length: int) -> None:
-        attempts = Attempts(pack)
-        header = memoryview(bytearray(length))
-        while True:
-            try:
-                name = await self._fetcher.read(attempts, offset, header)
-            except NoReplica as error:
-                if not error.answered:
-                    raise combined("no destination answers", error.failures) from error
-                return  # Its records will fail one and all, and are then looked for elsewhere.
+        async def check(header: memoryview) -> str | None:
             if plan.learn(pack, header):
-                return
-            reason = "its header fails its check"
-            if self._tools.keyring.lacks_epoch_of(header):
-                # Nothing in a header is proven before a key opens it: another replica may have a true one.
-                await self._renew_keys()
-                if plan.learn(pack, header):
-                    return
-                reason = "its header names a key epoch that this key does not hold"
-            self._fetcher.reject(attempts, name, ObjectDamaged(f"{names.pack(pack)}: {reason}", name))
+                return None
+            if not self._tools.keyring.lacks_epoch_of(header):
+                return "its header fails its check"
+            # Nothing in a header is proven before a key opens it: another replica may have a true one.
+            await self._renew_keys()
+            return None if plan.learn(pack, header) else "its header names a key epoch that this key does not hold"
+
+        try:
+            await self._fetcher.read(pack, offset, length, check)
+        except NoReplica as error:
+            # Else its records will fail one and all, and are then looked for elsewhere.
+            if not error.answered:
+                raise combined("no destination answers", error.failures) from error
 
     async def _renew_keys(self) -> None:
         async with self._renewing:
@@ -102,30 +106,40 @@ class ExtentReader:
                 await self._tools.renew_keys()
 
     async def _read_all(self, extents: list[tuple[int, _core.Fetch]], put: Deliver) -> None:
-        async with task_group() as group:
-            for number, fetch in extents:
-                buffer = await self._pool.acquire()
-                group.create_task(self._read(number, fetch, buffer, put))
+        with self._fetcher.expecting(sum(length for _, (_, _, length) in extents)) as expected:
+            async with task_group() as group:
+                for number, fetch in extents:
+                    held = [await self._pool.acquire()]
+                    task = group.create_task(self._read(number, fetch, held, expected, put))
+                    # One that is cancelled before its first step has not taken it.
+                    task.add_done_callback(partial(self._release_all, held))
 
-    async def _read(self, number: int, fetch: _core.Fetch, buffer: memoryview, put: Deliver) -> None:
+    async def _read(self, number: int, fetch: _core.Fetch, held: list[memoryview], expected: Expected, put: Deliver) -> None:
+        """Takes the buffer out of ``held``."""
+        pack, offset, length = fetch
+
+        async def check(data: memoryview) -> str | None:
+            failed = await self._tools.threads.run(put, number, data)
+            return f"{failed} records between bytes {offset} and {offset + length} fail their check" if failed else None
+
+        def spare() -> Memory | None:
+            more = self._pool.spare()
+            return None if more is None else Memory(more[:length], partial(self._pool.release_spare, more))
+
+        expected.taken(length)
+        buffer = held.pop()
+        memory = Memory(buffer[:length], partial(self._pool.release, buffer))
         try:
-            pack, offset, length = fetch
-            data = buffer[:length]
-            attempts = Attempts(pack)
-            while True:
-                try:
-                    name = await self._fetcher.read(attempts, offset, data)
-                except NoReplica as error:
-                    if not error.answered:
-                        raise combined("no destination answers", error.failures) from error
-                    return
-                failed = await self._tools.threads.run(put, number, data)
-                if not failed:
-                    return
-                reason = f"{names.pack(pack)}: {failed} records between bytes {offset} and {offset + length} fail their check"
-                self._fetcher.reject(attempts, name, ObjectDamaged(reason, name))
-        finally:
-            self._pool.release(buffer)
+            await self._fetcher.read_extent(pack, offset, memory, check, spare)
+        except NoReplica as error:
+            if not error.answered:
+                raise combined("no destination answers", error.failures) from error
+        self._on_extent()
+
+    def _release_all(self, held: list[memoryview], task: asyncio.Task[None]) -> None:
+        del task
+        while held:
+            self._pool.release(held.pop())
 
     async def _other_places(self) -> _core.Index:
         async with self._opening:

@@ -1,37 +1,22 @@
-"""Ranges of packs from whichever replica answers best, and from the next one where it fails or lies."""
+"""Ranges of packs from the replicas, all of them at once: what an operation reads through."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 
 from snapferry.destination import Destination
-from snapferry.errors import DestinationError, ObjectDamaged, ObjectNotFound
-from snapferry.repository import names
-from snapferry.repository.objects import SMALL_OBJECT_LIMIT
-from snapferry.transport import ReplicaBoard
-from snapferry.types import Damage
+from snapferry.pipeline.account import Account, NoReplica
+from snapferry.pipeline.leavings import Leavings
+from snapferry.pipeline.racing import Check, Memory, Race, Spare
+from snapferry.transport import HedgeBudget, ReplicaBoard
+from snapferry.types import ChannelProgress, Damage
 
+_SMALL = 1 << 20
+"""Bytes that no budget needs to know of."""
 
-class NoReplica(Exception):
-    """No replica is left to ask for a range.
-
-    Attributes:
-        answered: some replica answered, and had the range missing or damaged; so waiting does not bring it back.
-        failures: why each replica could not serve.
-    """
-
-    def __init__(self, pack: bytes, failures: Mapping[str, DestinationError]) -> None:
-        super().__init__(f"no replica has {names.pack(pack)} in good order")
-        self.failures = dict(failures)
-        self.answered = not failures or any(isinstance(error, (ObjectDamaged, ObjectNotFound)) for error in failures.values())
-
-
-class Attempts:
-    """Who has been asked for one range, and what came of it."""
-
-    def __init__(self, pack: bytes) -> None:
-        self.pack = pack
-        self.failures: dict[str, DestinationError] = {}
+__all__ = ["Expected", "Fetcher", "Memory", "NoReplica"]
 
 
 class Fetcher:
@@ -41,85 +26,95 @@ class Fetcher:
         replicas: the destinations that may be read from, by name.
         board: what is known of their speed.
         first: names of those likeliest to hold the packs; the others are asked after them.
-
-    Attributes:
-        fetched: bytes that came from each destination.
-        failovers: how often a second replica had to be asked.
+        costs: by name, what reading costs there, in any unit: then the dearer are asked only for what the cheaper cannot serve.
     """
 
-    def __init__(self, replicas: Mapping[str, Destination], board: ReplicaBoard, first: Iterable[str] | None = None) -> None:
-        self._replicas = dict(replicas)
+    def __init__(
+        self,
+        replicas: Mapping[str, Destination],
+        board: ReplicaBoard,
+        first: Iterable[str] | None = None,
+        costs: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self._board = board
-        self._first = frozenset(self._replicas if first is None else first)
-        self._dead: set[str] = set()
-        self._damage: dict[tuple[str, str], Damage] = {}
-        self._missing: dict[bytes, set[str]] = {}
-        self.fetched: dict[str, int] = dict.fromkeys(self._replicas, 0)
-        self.failovers = 0
+        self._account = Account(replicas, board, first, costs)
+        self._leavings: Leavings | None = None
+
+    @property
+    def fetched(self) -> dict[str, int]:
+        """Bytes that came from each destination."""
+        return dict(self._account.fetched)
+
+    @property
+    def failovers(self) -> int:
+        """How often another replica had to be asked because one failed, lied or hung."""
+        return self._account.failovers
+
+    @property
+    def hedges(self) -> HedgeBudget:
+        """What was asked for twice because it was late."""
+        return self._account.hedges
 
     @property
     def damage(self) -> list[Damage]:
         """Objects that were missing or broken, each once for each destination."""
-        return list(self._damage.values())
+        return self._account.damage
 
-    async def read(self, attempts: Attempts, offset: int, buffer: memoryview) -> str:
-        """Fills ``buffer`` from the best replica that was not yet asked, and returns its name; goes on to the next where one fails.
-
-        Raises:
-            NoReplica: there is none left.
-        """
-        while True:
-            try:
-                name = self._next(attempts, len(buffer))
-            except NoReplica as error:
-                if not error.answered:
-                    error.answered = await self._somebody_is_there(attempts)
-                raise
-            if attempts.failures:
-                self.failovers += 1
-            try:
-                await self._replicas[name].read_into(names.pack(attempts.pack), offset, buffer)
-            except DestinationError as error:
-                self.reject(attempts, name, error)
-            else:
-                self.fetched[name] += len(buffer)
-                return name
-
-    def reject(self, attempts: Attempts, name: str, error: DestinationError) -> None:
-        """Notes that ``name`` did not serve: an error, or bytes that are not what they should be. It is not asked for this range again."""
-        attempts.failures[name] = error
-        if isinstance(error, (ObjectDamaged, ObjectNotFound)):
-            key = names.pack(attempts.pack)
-            self._damage.setdefault((name, key), Damage(name, key, str(error)))
-            if isinstance(error, ObjectNotFound):
-                self._missing.setdefault(attempts.pack, set()).add(name)
-        else:
-            self._dead.add(name)
+    def channels(self) -> dict[str, ChannelProgress]:
+        """How each replica stands."""
+        return self._account.channels()
 
     def forgive(self, named: Container[bytes]) -> None:
         """Packs that are missing and that the index does not name are no damage: a prune has copied what was needed of them, and deleted them."""
-        for pack in [pack for pack in self._missing if pack not in named]:
-            for name in self._missing.pop(pack):
-                del self._damage[name, names.pack(pack)]
+        self._account.forgive(named)
 
-    async def _somebody_is_there(self, attempts: Attempts) -> bool:
-        """Whether one of those that failed answers otherwise: then it is this object that cannot be read there, a bad sector say."""
-        there = False
-        for name in attempts.failures:
-            try:
-                await self._replicas[name].read(names.CONFIG, SMALL_OBJECT_LIMIT)
-            except DestinationError:
-                continue
-            there = True
-            self._dead.discard(name)
-            key = names.pack(attempts.pack)
-            self._damage.setdefault((name, key), Damage(name, key, str(attempts.failures[name])))
-        return there
+    def leave_to(self, leavings: Leavings | None) -> None:
+        """From now on, reads that do not end when they are cancelled are left to it; None: they are waited for, as at first."""
+        self._leavings = leavings
 
-    def _next(self, attempts: Attempts, size: int) -> str:
-        left = [name for name in self._replicas if name not in attempts.failures]
-        for choice in (self._first - self._dead, self._replicas.keys() - self._dead, self._first, self._replicas.keys()):
-            candidates = [name for name in left if name in choice]
-            if candidates:
-                return self._board.choose(candidates, size)
-        raise NoReplica(attempts.pack, attempts.failures)
+    async def read(self, pack: bytes, offset: int, length: int, check: Check) -> None:
+        """A few bytes that somebody waits for: hands them to ``check`` until some replica's pass.
+
+        Raises:
+            NoReplica: no replica has them in good order. What ``check`` raises.
+        """
+
+        def spare() -> Memory | None:
+            return _memory(length) if length <= _SMALL else None
+
+        await Race(self._account, pack, offset, _memory(length), check, spare, self._leavings, urgent=True).run()
+
+    async def read_extent(self, pack: bytes, offset: int, memory: Memory, check: Check, spare: Spare) -> None:
+        """As ``read``, for many bytes among many others.
+
+        Arguments:
+            memory: of the length wanted; ``spare`` gives as much again if there is any now. Given back as soon as no read uses it.
+        """
+        await Race(self._account, pack, offset, memory, check, spare, self._leavings, urgent=False).run()
+
+    @contextmanager
+    def expecting(self, size: int) -> Iterator[Expected]:
+        """While the block runs, so many bytes will be read, less those that are ``taken``: replicas are chosen with a view to it."""
+        expected = Expected(self._board, size)
+        try:
+            yield expected
+        finally:
+            expected.taken(expected.left)
+
+
+class Expected:
+    """Bytes that will be asked for soon."""
+
+    def __init__(self, board: ReplicaBoard, size: int) -> None:
+        self._board = board
+        self.left = size
+        board.expect(size)
+
+    def taken(self, size: int) -> None:
+        """So many of them are being asked for now."""
+        self.left -= size
+        self._board.expect(-size)
+
+
+def _memory(length: int) -> Memory:
+    return Memory(memoryview(bytearray(length)), lambda: None)

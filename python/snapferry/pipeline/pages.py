@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from snapferry import _core
-from snapferry.errors import ObjectDamaged
-from snapferry.pipeline.fetching import Attempts, Fetcher, NoReplica
-from snapferry.repository import names
+from snapferry.pipeline.fetching import Fetcher, NoReplica
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import together
 from snapferry.repository.threads import Threads
@@ -66,20 +64,16 @@ class PageLoader:
         await together(feed(manifest, fetch) for manifest, fetch in fetches)
 
     async def _feed(self, manifest: _core.Manifest, pack: bytes, offset: int, length: int) -> None:
-        attempts = Attempts(pack)
-        data = memoryview(bytearray(length))
-        while True:
-            try:
-                name = await self._fetcher.read(attempts, offset, data)
-            except NoReplica as error:
-                if not error.answered and not self._patient:
-                    raise combined("no destination answers", error.failures) from error
-                self.lost += 1
-                await self._threads.run(manifest.give_up, pack, offset, length)
-                return
+        async def check(data: memoryview) -> str | None:
             failed = await self._threads.run(manifest.feed, pack, offset, data)
-            if not failed:
-                self.loaded += length
-                return
-            reason = f"{names.pack(pack)}: {failed} manifest pages at byte {offset} fail their check"
-            self._fetcher.reject(attempts, name, ObjectDamaged(reason, name))
+            return f"{failed} manifest pages at byte {offset} fail their check" if failed else None
+
+        try:
+            await self._fetcher.read(pack, offset, length, check)
+        except NoReplica as error:
+            if not error.answered and not self._patient:
+                raise combined("no destination answers", error.failures) from error
+            self.lost += 1
+            await self._threads.run(manifest.give_up, pack, offset, length)
+        else:
+            self.loaded += length

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from snapferry import _core
@@ -16,10 +16,12 @@ from snapferry.pipeline.convert import open_manifest
 from snapferry.pipeline.extent_reader import ExtentReader, IndexOpener
 from snapferry.pipeline.extents import block_count, clipped, describe, merged, total
 from snapferry.pipeline.fetching import Fetcher
+from snapferry.pipeline.leavings import Leavings
 from snapferry.pipeline.pages import PageLoader
 from snapferry.pipeline.sizing import read_sizing
 from snapferry.pipeline.tools import Tools
-from snapferry.types import Damage, MiB, Snapshot
+from snapferry.transport import HedgeBudget
+from snapferry.types import ChannelProgress, Damage, MiB, Snapshot
 
 _STREAM = 8 * MiB
 _AHEAD = 3
@@ -31,6 +33,7 @@ class SnapshotReader:
 
     Arguments:
         replicas: destinations to read from, by name; ``first`` are those that hold the commit.
+        costs: as ``Fetcher``.
         allow_unreadable: give zeros for the extents that the source could not supply, instead of raising.
         allow_lost: give zeros for what no replica can supply, and list it in ``lost``, instead of raising.
     """
@@ -43,18 +46,20 @@ class SnapshotReader:
         tools: Tools,
         open_index: IndexOpener,
         *,
+        costs: Mapping[str, float] = MappingProxyType({}),
         allow_unreadable: bool = False,
         allow_lost: bool = False,
     ) -> None:
         self.snapshot = snapshot
         self._tools = tools
         self._sizing = read_sizing(tools.budget.total, snapshot.block_size, tools.workers.threads)
-        self._fetcher = Fetcher(replicas, tools.board, first)
+        self._fetcher = Fetcher(replicas, tools.board, first, costs)
         self._open_index = open_index
         self._allow_unreadable = allow_unreadable
         self._allow_lost = allow_lost
         self._lost: list[tuple[int, int]] = []
-        self._pool = BufferPool(tools.budget, self._sizing.extent, self._sizing.most)
+        self._pool = BufferPool(tools.budget, self._sizing.extent, self._sizing.most, self._sizing.spares)
+        self._leavings = Leavings()
         self._extents = ExtentReader(self._fetcher, self._pool, tools, open_index)
         self._pages: tuple[_core.Manifest, PageLoader] | None = None
         self._planning = asyncio.Lock()
@@ -86,22 +91,36 @@ class SnapshotReader:
 
     @property
     def failovers(self) -> int:
-        """How often a second replica had to be asked."""
+        """How often another replica had to be asked because one failed, lied or hung."""
         return self._fetcher.failovers
+
+    @property
+    def hedges(self) -> HedgeBudget:
+        """What was asked for twice because it was late."""
+        return self._fetcher.hedges
+
+    def channels(self) -> dict[str, ChannelProgress]:
+        """How each replica stands."""
+        return self._fetcher.channels()
 
     @property
     def bytes_fetched(self) -> dict[str, int]:
         """Bytes that came from each destination."""
-        return dict(self._fetcher.fetched)
+        return self._fetcher.fetched
 
     async def __aenter__(self) -> Self:
         """Reads nothing yet."""
         await self._pool.__aenter__()
+        self._fetcher.leave_to(self._leavings)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Gives the buffers back."""
-        await self._pool.__aexit__(kind, error, traceback)
+        self._fetcher.leave_to(None)
+        try:
+            await self._leavings.__aexit__(kind, error, traceback)
+        finally:
+            await self._pool.__aexit__(kind, error, traceback)
 
     async def pread(self, length: int, offset: int) -> bytes:
         """Up to ``length`` bytes from byte ``offset`` on: fewer only where the volume ends.

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from snapferry import _core
 from snapferry.destination import Destination
-from snapferry.errors import ObjectDamaged
-from snapferry.pipeline.fetching import Attempts, Fetcher, NoReplica
+from snapferry.pipeline.fetching import Fetcher, NoReplica
 from snapferry.pipeline.sizing import PACK_SIZE
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names
@@ -65,25 +64,31 @@ class Repack:
 
     async def _copy(self, fanout: FanOut, pack: bytes, places: list[tuple[int, int]]) -> None:
         """All of one pack, or nothing of the rest of it once a record cannot be had."""
-        header = memoryview(bytearray(_core.PACK_HEADER_LENGTH))
-        attempts = Attempts(pack)
+        header = bytearray()
+
+        async def keep(data: memoryview) -> None:
+            header[:] = data
+
         try:
-            await self._fetcher.read(attempts, 0, header)
+            await self._fetcher.read(pack, 0, _core.PACK_HEADER_LENGTH, keep)
             for run in _runs(places):
                 await self._send(fanout, await self._take(pack, header, run))
-        except (NoReplica, ObjectDamaged):
+        except NoReplica:
             self.given_up.add(pack)
 
-    async def _take(self, pack: bytes, header: memoryview, run: list[tuple[int, int]]) -> list[_core.Pack]:
+    async def _take(self, pack: bytes, header: bytearray, run: list[tuple[int, int]]) -> list[_core.Pack]:
         start = run[0][0]
-        data = memoryview(bytearray(run[-1][0] + run[-1][1] - start))
-        attempts = Attempts(pack)
-        while True:
-            name = await self._fetcher.read(attempts, start, data)
+        packs: list[_core.Pack] = []
+
+        async def take(data: memoryview) -> str | None:
             try:
-                return await self._tools.threads.run(self._repacker.take, header, start, data, run)
+                packs.extend(await self._tools.threads.run(self._repacker.take, header, start, data, run))
             except _core.CoreError as error:
-                self._fetcher.reject(attempts, name, ObjectDamaged(f"{names.pack(pack)}: {error}", name))
+                return str(error)
+            return None
+
+        await self._fetcher.read(pack, start, run[-1][0] + run[-1][1] - start, take)
+        return packs
 
     async def _send(self, fanout: FanOut, packs: list[_core.Pack]) -> None:
         while packs:

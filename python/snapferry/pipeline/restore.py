@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from snapferry import _core
 from snapferry.destination import Destination
@@ -24,6 +25,7 @@ from snapferry.pipeline.extent_reader import ExtentReader, IndexOpener
 from snapferry.pipeline.extents import block_count, clipped, describe, merged, total
 from snapferry.pipeline.fetching import Fetcher
 from snapferry.pipeline.journal import Journal
+from snapferry.pipeline.leavings import Leavings
 from snapferry.pipeline.pages import PageLoader
 from snapferry.pipeline.sizing import read_sizing
 from snapferry.pipeline.target import Target, check, look, target_error
@@ -62,6 +64,7 @@ class Restore:
 
     Arguments:
         replicas: destinations to read from, by name; ``first`` are those that hold the commit.
+        costs: as ``Fetcher``.
         open_index: as ``ExtentReader``.
     """
 
@@ -73,12 +76,13 @@ class Restore:
         tools: Tools,
         open_index: IndexOpener,
         *,
+        costs: Mapping[str, float] = MappingProxyType({}),
         on_progress: ProgressCallback | None = None,
     ) -> None:
         self._plan = plan
         self._snapshot = plan.snapshot
         self._tools = tools
-        self._fetcher = Fetcher(replicas, tools.board, first)
+        self._fetcher = Fetcher(replicas, tools.board, first, costs)
         self._open_index = open_index
         self._on_progress = on_progress
         self._start, self._end = self._part()
@@ -87,6 +91,7 @@ class Restore:
         self._written = 0
         self._counting = threading.Lock()
         self._done = 0
+        self._partly: dict[int, int] = {}
         self._told = 0.0
 
     def _part(self) -> tuple[int, int]:
@@ -111,15 +116,18 @@ class Restore:
         await threads.run(check, found, self._end, snapshot.id, journal, force=plan.force, whole=whole)
         if plan.dry_run:
             return self._result(begun)
+        sizing = read_sizing(self._tools.budget.total, snapshot.block_size, self._tools.workers.threads)
         opened: list[Target] = []
-        try:
-            await threads.run(lambda: opened.append(Target(found, self._end, snapshot.id, journal, whole=whole)))
-            await self._fill(opened[0])
-            await threads.run(opened[0].sync)
-        finally:
-            for target in opened:
-                target.close()
-        self._tell(last=True)
+        async with BufferPool(self._tools.budget, sizing.extent, sizing.most, sizing.spares) as pool, Leavings() as leavings:
+            self._fetcher.leave_to(leavings)
+            try:
+                await threads.run(lambda: opened.append(Target(found, self._end, snapshot.id, journal, whole=whole)))
+                await self._fill(opened[0], pool, sizing.extent)
+                await threads.run(opened[0].sync)
+            finally:
+                for target in opened:
+                    target.close()
+            self._tell(last=True)
         if self._lost and not plan.best_effort:
             lost = merged(self._lost)
             raise DamageError(
@@ -129,15 +137,14 @@ class Restore:
             )
         return self._result(begun)
 
-    async def _fill(self, target: Target) -> None:
+    async def _fill(self, target: Target, pool: BufferPool, extent: int) -> None:
         tools, snapshot = self._tools, self._snapshot
-        sizing = read_sizing(tools.budget.total, snapshot.block_size, tools.workers.threads)
         manifest = open_manifest(tools.keyring, snapshot)
         loader = PageLoader(self._fetcher, tools.threads)
         gate = asyncio.Semaphore(_WINDOWS_AT_ONCE)
         width = SMALL if target.fresh else _COMPARED
-        async with BufferPool(tools.budget, sizing.extent, sizing.most) as pool, task_group() as group:
-            reader = ExtentReader(self._fetcher, pool, tools, self._open_index)
+        async with task_group() as group:
+            reader = ExtentReader(self._fetcher, pool, tools, self._open_index, self._tell)
             for first, end in self._pieces():
                 async for window in windows(manifest, loader, tools.threads, first, end, width=width):
                     if window.zeros:
@@ -146,9 +153,7 @@ class Restore:
                         continue
                     await gate.acquire()
                     try:
-                        plan = await tools.threads.run(
-                            _core.Plan, tools.keyring, tools.workers, manifest, window.first, window.end, sizing.extent
-                        )
+                        plan = await tools.threads.run(_core.Plan, tools.keyring, tools.workers, manifest, window.first, window.end, extent)
                     except BaseException:
                         gate.release()
                         raise
@@ -179,18 +184,20 @@ class Restore:
             else:
                 if not target.fresh:
                     await self._tools.threads.run(self._compare, plan, target)
-                await reader.deliver(plan, lambda number, data: self._write(plan, target, number, data))
+                await reader.deliver(plan, lambda number, data: self._write(plan, target, window, number, data))
             self._lost += self._inside(plan.lost())
         finally:
             gate.release()
         self._advance(window)
 
-    def _write(self, plan: _core.Plan, target: Target, number: int, data: memoryview) -> int:
+    def _write(self, plan: _core.Plan, target: Target, window: Window, number: int, data: memoryview) -> int:
         try:
             written, failed = plan.write(number, data, target.fd)
         except OSError as error:
             raise target_error(target.path, error) from error
         self._count(written)
+        with self._counting:
+            self._partly[window.first] = self._partly.get(window.first, 0) + written
         return failed
 
     def _compare(self, plan: _core.Plan, target: Target) -> None:
@@ -240,7 +247,9 @@ class Restore:
         return clipped(extents, self._start, self._end)
 
     def _advance(self, window: Window) -> None:
-        self._done += self._bytes_of(window)[1]
+        with self._counting:
+            self._partly.pop(window.first, None)
+            self._done += self._bytes_of(window)[1]
         self._tell()
 
     def _tell(self, *, last: bool = False) -> None:
@@ -250,15 +259,19 @@ class Restore:
         if last or now - self._told >= _PROGRESS_SECONDS:
             self._told = now
             subject = os.fspath(self._plan.target)
-            self._on_progress(Progress("restore", subject, self._done, self._end - self._start, dict(self._fetcher.fetched)))
+            wanted, fetcher = self._end - self._start, self._fetcher
+            with self._counting:
+                done = self._done + sum(self._partly.values())
+            self._on_progress(Progress("restore", subject, done, wanted, fetcher.fetched, fetcher.channels()))
 
     def _result(self, begun: float) -> RestoreResult:
         return RestoreResult(
             snapshot=self._snapshot.id,
             size=self._end - self._start,
             bytes_written=self._written,
-            bytes_fetched=dict(self._fetcher.fetched),
-            hedged=0,
+            bytes_fetched=self._fetcher.fetched,
+            hedged=self._fetcher.hedges.count,
+            hedged_bytes=self._fetcher.hedges.hedged,
             failovers=self._fetcher.failovers,
             seconds=time.monotonic() - begun,
             damage=self.damage,

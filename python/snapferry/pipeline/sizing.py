@@ -12,6 +12,7 @@ PACK_SIZE = 32 * MiB
 _SMALLEST_PACK = 4 * MiB
 _BATCH = 8 * MiB
 _SPARE = 256 * KiB
+_READS, _SPARES = 16, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +87,19 @@ def _sizing(batch: int, readers: int, block_size: int, largest_pack: int) -> Exp
 
 @dataclass(frozen=True, slots=True)
 class ReadSizing:
-    """Attributes: ranged reads of at most ``extent`` bytes, up to ``most`` of them at once."""
+    """Attributes: ranged reads of at most ``extent`` bytes, up to ``most`` of them at once; and ``spares`` more, of what was late elsewhere."""
 
     extent: int
     most: int
+    spares: int
 
 
 def read_sizing(budget: int, block_size: int, processors: int) -> ReadSizing:
-    """For one restore or reader; raises as ``export_sizing``."""
+    """For one restore or reader, which may hold half of the budget; raises as ``export_sizing``."""
     smallest = block_size + 64 * KiB
     extent = max(smallest, min(_BATCH, budget // 16))
-    most = min(2 * processors + 2, budget // 2 // extent)
-    if most < 1:
+    buffers = min(max(_READS, 2 * processors + 2), budget // 2 // extent)
+    if buffers < 1:
         raise ConfigurationError(f"a memory budget of {budget // MiB} MiB is too small for blocks of {block_size // KiB} KiB")
-    return ReadSizing(extent, most)
+    spares = min(_SPARES, buffers // 3)
+    return ReadSizing(extent, buffers - spares, spares)

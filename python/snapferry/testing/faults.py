@@ -27,7 +27,7 @@ def everything(key: str) -> bool:
     return True
 
 
-class _Before(Wrapper):
+class Before(Wrapper):
     """Calls ``before`` ahead of every operation."""
 
     async def before(self, operation: str, key: str) -> None:
@@ -59,7 +59,7 @@ class _Before(Wrapper):
         await self.inner.delete(key)
 
 
-class FailsNth(_Before):
+class FailsNth(Before):
     """The ``nth`` call (counted from 1) of ``operation``, and the ``times - 1`` after it, raise ``error()`` and do nothing.
 
     Attributes:
@@ -84,7 +84,7 @@ class FailsNth(_Before):
             raise self._raised()
 
 
-class Hangs(_Before):
+class Hangs(Before):
     """Calls of ``operation`` for the keys touched wait until ``released`` is set; ``hanging`` is set when the first one waits."""
 
     def __init__(self, inner: Destination, operation: Operation = "any", touches: Touched = everything) -> None:
@@ -109,7 +109,7 @@ class RefusesDeletes(Wrapper):
         raise DestinationDenied(f"{key} may not be deleted: this store is append-only", self.name)
 
 
-class StopsAfter(_Before):
+class StopsAfter(Before):
     """The process dies after ``left`` operations at all destinations that share the count: all that follow raise ``error()``."""
 
     def __init__(self, inner: Destination, left: list[int], error: Callable[[], BaseException]) -> None:
@@ -165,7 +165,7 @@ class Trickles(Wrapper):
             await slept
 
 
-class Vanishes(_Before):
+class Vanishes(Before):
     """Unreachable for good once ``after`` bytes have been asked for or sent, in the middle of the operation that crosses the mark."""
 
     def __init__(self, inner: Destination, after: int) -> None:

@@ -116,6 +116,13 @@ class ByteBudget:
                 self.release(waiter.granted.result())
             raise
 
+    def try_acquire(self, count: int) -> bool:
+        """Reserves ``count`` bytes if that needs no waiting, and nobody waits."""
+        if self.short or count > self._available:
+            return False
+        self._grant(count, count)
+        return True
+
     def release(self, count: int) -> None:
         """Gives ``count`` bytes back. ``ValueError`` if that is more than was reserved."""
         if count < 0 or self._available + count > self._total:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 WORTH = 0.3
-"""Of what a step would bring if the store had no bounds, so much has to come of it; and so much may be lost by a step back."""
 
 _SECONDS = 0.5
 _LONGEST_REST = 32
@@ -17,10 +16,14 @@ _LONGEST_REST = 32
 
 @dataclass(slots=True)
 class Pace:
-    """Operations at once, between 1 and ``most``; begins with ``limit``. The caller gives the time, in seconds."""
+    """Operations at once, between 1 and ``most``; begins with ``limit``. The caller gives the time, in seconds.
+
+    ``worth``: of what a step would bring if the store had no bounds, so much has to come of it; and so much may be lost by a step back.
+    """
 
     limit: int
     most: int
+    worth: float = WORTH
     _before: int = 0
     _base: float | None = None
     _down: bool = False
@@ -77,7 +80,7 @@ class Pace:
     def _judge(self, rate: float) -> None:
         """What a step brought: it stays, or is taken back and the other way is tried after a rest."""
         assert self._base is not None
-        better = rate >= self._base * (1 + WORTH * (self.limit / self._before - 1))
+        better = rate >= self._base * (1 + self.worth * (self.limit / self._before - 1))
         if better:
             self._base, self._longer = rate, 1
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from snapferry.destination.repeating import RetryBudget, RetryPolicy, repeat
 from snapferry.errors import DestinationError
 from snapferry.transport.wrapper import Wrapper
 
-__all__ = ["RetryBudget", "RetryPolicy", "with_retry"]
+__all__ = ["RetryBudget", "RetryPolicy", "once", "with_retry"]
 
 _Result = TypeVar("_Result")
 
@@ -23,6 +24,20 @@ _COMPARED = 1 << 20
 def with_retry(destination: Destination, policy: RetryPolicy | None = None, budget: RetryBudget | None = None) -> Destination:
     """``destination``, with calls repeated that fail with a ``retryable`` error; all of them share ``budget``."""
     return _Retrying(destination, policy or RetryPolicy(), budget or RetryBudget())
+
+
+def once(destination: Destination) -> Destination:
+    """The same place, whose calls are made once: for who has somewhere else to go before a pause is over. Wrappers above the retries stay."""
+    if isinstance(destination, _Retrying):
+        return destination.inner
+    if not isinstance(destination, Wrapper):
+        return destination
+    inner = once(destination.inner)
+    if inner is destination.inner:
+        return destination
+    bare = copy.copy(destination)
+    bare.inner = inner
+    return bare
 
 
 class _Retrying(Wrapper):

@@ -43,6 +43,15 @@ class BudgetShare(ByteBudget):
         super().release(granted - taken)
         return taken
 
+    def try_acquire(self, count: int) -> bool:
+        """See ``ByteBudget.try_acquire``; of the share and the whole."""
+        if not super().try_acquire(count):
+            return False
+        if not self._whole.try_acquire(count):
+            super().release(count)
+            return False
+        return True
+
     def release(self, count: int) -> None:
         """Gives ``count`` bytes back to the share and the whole."""
         super().release(count)

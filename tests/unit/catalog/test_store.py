@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from snapferry.errors import CatalogError, ConfigurationError
 
 REPOSITORY = "ab" * 16
 FAR = "cd" * 16
+NOW = datetime.now(UTC)
+SPEED = ReplicaSpeed(0.5, 2e6, 1.25, 0.0, NOW)
 
 
 def snapshot(number: int) -> str:
@@ -34,8 +37,8 @@ def test_what_is_remembered_comes_back_after_reopening(url: str) -> None:
         catalog.remember_seen(REPOSITORY, FAR, [snapshot(2)])
         catalog.record_damage(REPOSITORY, FAR, [("packs/aa/aabb", "truncated"), ("config", "missing")])
         catalog.record_damage(REPOSITORY, FAR, [("config", "altered")])
-        catalog.remember_speeds(REPOSITORY, {FAR: ReplicaSpeed(0.25, 1e6)})
-        catalog.remember_speeds(REPOSITORY, {FAR: ReplicaSpeed(0.5, 2e6)})
+        catalog.remember_speeds(REPOSITORY, {FAR: ReplicaSpeed(0.25, 1e6, 1.5, 0.1, NOW - timedelta(days=1))})
+        catalog.remember_speeds(REPOSITORY, {FAR: SPEED})
     with Catalog(url) as catalog:
         assert catalog.seen(REPOSITORY, FAR) == {snapshot(n) for n in (1, 2)}
         assert catalog.seen(REPOSITORY, "ef" * 16) == frozenset()
@@ -43,7 +46,7 @@ def test_what_is_remembered_comes_back_after_reopening(url: str) -> None:
             ("packs/aa/aabb", "truncated", FAR),
             ("config", "altered", FAR),
         }
-        assert catalog.speeds(REPOSITORY) == {FAR: ReplicaSpeed(0.5, 2e6)}
+        assert catalog.speeds(REPOSITORY) == {FAR: SPEED}
         catalog.clear_damage(REPOSITORY, FAR, ["config"])
         assert [d.object for d in catalog.damage(REPOSITORY, FAR)] == ["packs/aa/aabb"]
         catalog.clear_damage(REPOSITORY, FAR)
@@ -119,14 +122,15 @@ def test_version_1_is_brought_to_this_one(url: str, tmp_path: Path) -> None:
         assert [catalog.generation(REPOSITORY, volume) for volume in ("vm/root", "vm/data", "x")] == [7, 2, 0]
         assert catalog.seen(REPOSITORY, FAR) == {snapshot(1), snapshot(2)}
         assert [(found.object, found.reason) for found in catalog.damage(REPOSITORY, FAR)] == [("config", "missing")]
-        assert catalog.speeds(REPOSITORY) == {FAR: ReplicaSpeed(0.25, 1e6)}
+        assert catalog.speeds(REPOSITORY) == {FAR: ReplicaSpeed(0.25, 1e6, 0.0, 0.0, datetime.fromtimestamp(0, UTC))}
+        catalog.remember_speeds(REPOSITORY, {FAR: SPEED})
         catalog.replace_runs(REPOSITORY, [], *run(1))
         catalog.remember_generations(REPOSITORY, {"vm/root": 8})
     with sqlite3.connect(path) as migrated, sqlite3.connect(":memory:") as fresh:
         for statement in statements(0):
             fresh.execute(statement)
         assert _columns(migrated) == _columns(fresh)
-        assert migrated.execute("SELECT version FROM schema_version").fetchall() == [(2,)]
+        assert migrated.execute("SELECT version FROM schema_version").fetchall() == [(3,)]
     migrated.close()
     fresh.close()
 

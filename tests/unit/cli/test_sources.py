@@ -240,6 +240,24 @@ def test_restore_to_standard_output(place: Place) -> None:
     assert (dry.returncode, dry.stdout, last_line(dry.stderr)["dry_run"]) == (0, b"", True)
 
 
+def test_the_cheapest_is_read_from_where_that_is_asked_for(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.run("init", "--to", f"far={tmp_path}/far", "--to", f"near={tmp_path}/near")
+    (tmp_path / "disk.img").write_bytes(DATA)
+    place.run("export", "disk.img", "--volume", "vm")
+    config = (tmp_path / "snapferry.toml").read_text()
+    assert 'name = "far"\n' in config
+    (tmp_path / "snapferry.toml").write_text(config.replace('name = "far"\n', 'name = "far"\nprice = { egress_gb = 0.09 }\n'))
+    for number, command in enumerate((["restore", "vm", "cheap.img"], ["restore", "vm", "-"])):
+        done = call(place, "--json", *command, "--prefer", "cheap")
+        line = last_line(done.stderr if number else done.stdout)
+        assert line["bytes_fetched"]["near"] > 0
+        assert line["bytes_fetched"]["far"] == 0
+    assert (place.root / "cheap.img").read_bytes() == DATA
+    assert call(place, "cat", "vm", "--prefer", "cheap").stdout == DATA
+    assert call(place, "cat", "vm", "--prefer", "dear").returncode == 2
+
+
 def test_errors_of_a_restore_to_standard_output_leave_it_alone(place: Place) -> None:
     for arguments, code in ((["restore", "nothing", "-"], 1), (["restore", "vm", "-", "--nonsense"], 2), (["restore", "-"], 2)):
         done = call(place, *arguments, "--json")

@@ -8,9 +8,9 @@ import functools
 import pytest
 
 from snapferry.destination.memory import MemoryDestination
-from snapferry.errors import DestinationUnreachable, ObjectDamaged
+from snapferry.errors import DestinationUnreachable, ObjectDamaged, ObjectNotFound
 from snapferry.pipeline.buffers import BufferPool
-from snapferry.pipeline.fetching import Attempts, Fetcher, NoReplica
+from snapferry.pipeline.fetching import Fetcher, NoReplica
 from snapferry.repository import names
 from snapferry.testing.faults import FailsNth
 from snapferry.transport import BudgetShare, ByteBudget, ReplicaBoard
@@ -53,19 +53,37 @@ def _fetcher(**stores: dict[str, bytes]) -> Fetcher:
     return Fetcher({name: MemoryDestination(name, store) for name, store in stores.items()}, ReplicaBoard(stores))
 
 
+async def _passes(data: memoryview) -> None:
+    del data
+
+
 async def test_the_next_replica_is_asked_and_none_twice() -> None:
     good = {names.pack(PACK): b"0123456789"}
-    fetcher = _fetcher(a={}, b={names.pack(PACK): b"012"}, c=good)
-    attempts = Attempts(PACK)
-    buffer = memoryview(bytearray(4))
-    assert await fetcher.read(attempts, 2, buffer) == "c"
-    assert bytes(buffer) == b"2345"
-    fetcher.reject(attempts, "c", ObjectDamaged("altered", "c"))
+    fetcher = _fetcher(a={}, b={names.pack(PACK): b"012"}, c=good, d=good)
+    seen: list[bytes] = []
+
+    async def altered_at_first(data: memoryview) -> str | None:
+        seen.append(bytes(data))
+        return "altered" if len(seen) == 1 else None
+
+    await fetcher.read(PACK, 2, 4, altered_at_first)
+    assert seen == [b"2345", b"2345"]
+    assert sorted(fetcher.fetched.values()) == [0, 0, 4, 4]
+    assert 1 <= fetcher.failovers <= 3
+
+    async def altered(data: memoryview) -> str:
+        return "altered"
+
     with pytest.raises(NoReplica) as caught:
-        await fetcher.read(attempts, 2, buffer)
+        await fetcher.read(PACK, 2, 4, altered)
     assert caught.value.answered
-    assert set(caught.value.failures) <= {"a", "b", "c"}
-    assert fetcher.fetched["c"] == 4
+    assert {name: type(error) for name, error in caught.value.failures.items()} == {
+        "a": ObjectNotFound,
+        "b": ObjectDamaged,
+        "c": ObjectDamaged,
+        "d": ObjectDamaged,
+    }
+    assert {damage.destination for damage in fetcher.damage} == set("abcd")
 
 
 async def test_unreachable_and_unreadable_are_told_apart() -> None:
@@ -73,14 +91,35 @@ async def test_unreachable_and_unreadable_are_told_apart() -> None:
     board = ReplicaBoard(["a"])
     down = FailsNth(MemoryDestination("a", store), "any", 1, lambda: DestinationUnreachable("down"), times=99)
     with pytest.raises(NoReplica) as caught:
-        await Fetcher({"a": down}, board).read(Attempts(PACK), 0, memoryview(bytearray(4)))
+        await Fetcher({"a": down}, board).read(PACK, 0, 4, _passes)
     assert not caught.value.answered
     bad_sector = FailsNth(MemoryDestination("a", store), "read_into", 1, lambda: DestinationUnreachable("Input/output error"), times=99)
     fetcher = Fetcher({"a": bad_sector}, board)
     with pytest.raises(NoReplica) as caught:
-        await fetcher.read(Attempts(PACK), 0, memoryview(bytearray(4)))
+        await fetcher.read(PACK, 0, 4, _passes)
     assert caught.value.answered
     assert [damage.object for damage in fetcher.damage] == [names.pack(PACK)]
+
+
+async def test_spares_are_beside_the_others_and_never_waited_for() -> None:
+    budget = ByteBudget(96 << 10)
+    async with BufferPool(budget, 32 << 10, 1, spares=1) as pool:
+        one = await pool.acquire()
+        spare = pool.spare()
+        assert spare is not None
+        assert pool.spare() is None
+        pool.release_spare(spare)
+        pool.release(one)
+        one, other = await pool.acquire(), pool.spare()
+        assert other is not None
+        pool.release(one)
+        pool.release_spare(other)
+        assert budget.available == 32 << 10
+    assert budget.available == budget.total
+    await budget.acquire(80 << 10)
+    async with BufferPool(budget, 32 << 10, 1, spares=1) as pool:
+        assert pool.spare() is None  # There is no room for it.
+    budget.release(80 << 10)
 
 
 async def test_who_waits_for_the_budget_takes_a_buffer_that_is_released_before() -> None:

@@ -7,7 +7,7 @@ import pytest
 from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import DestinationUnreachable, ObjectDamaged, ObjectNotFound
 from snapferry.testing.faults import FailsNth, Hangs, Trickles
-from snapferry.transport import ReplicaBoard
+from snapferry.transport import Measured, Meter, ReplicaBoard
 
 MiB = 1 << 20
 
@@ -82,9 +82,25 @@ async def test_errors_rest_a_destination_for_a_while() -> None:
         assert board.meters["near"].state().failed
         clock.sleep(seconds * 0.02)
         assert not board.meters["near"].state().failed
+    assert 0.2 < board.meters["near"].errors < 0.25
     await near.read("config", 1)
-    assert board.meters["near"].errors == 0
+    assert not board.meters["near"].state().failed
+    assert 0 < board.meters["near"].errors < 0.22
     assert board.meters["near"].queued == 0
+
+
+async def test_who_asks_to_be_left_alone_is_left_alone() -> None:
+    clock = Clock()
+    board = ReplicaBoard(("near",), clock)
+    near = board.metered(
+        FailsNth(MemoryDestination("near", {"config": b"x"}), "any", 1, lambda: DestinationUnreachable("busy", retry_after=20))
+    )
+    with pytest.raises(DestinationUnreachable):
+        await near.read("config", 1)
+    clock.sleep(19.0)
+    assert board.meters["near"].state().failed
+    clock.sleep(1.1)
+    assert not board.meters["near"].state().failed
 
 
 @pytest.mark.parametrize("error", [ObjectNotFound, ObjectDamaged])
@@ -109,3 +125,74 @@ async def test_a_cancelled_read_is_not_measured_nor_left_queued() -> None:
         await reading
     state = board.meters["near"].state()
     assert (state.queued, state.measured, state.failed) == (0, False, False)
+
+
+def test_what_is_due_counts_and_not_what_nobody_asked_for() -> None:
+    """Two reads of 8 MiB side by side over a line of 16 MiB/s with half a second of latency, with a pause before and between."""
+    clock = Clock()
+    meter = Meter("near", clock, first_byte=0.5)
+    for _ in range(3):
+        clock.sleep(100)
+        with meter.reading(8 * MiB, ("packs/a", 0)), meter.reading(8 * MiB, ("packs/a", 8)):
+            clock.sleep(1.5)
+    assert meter.goodput == pytest.approx(16 * MiB)
+    assert meter.first_byte == 0.5
+    assert meter.delivered == 48 * MiB
+
+
+def test_a_read_that_came_with_others_is_not_late_by_their_bytes() -> None:
+    clock = Clock()
+    meter = Meter("near", clock)
+    meter.remember(Measured(0.0, 8.0 * MiB), age=0)
+    with meter.reading(8 * MiB, ("packs/a", 0)):
+        alone = meter.lateness(("packs/a", 0))
+        with meter.reading(8 * MiB, ("packs/b", 0)):
+            clock.sleep(1.0)
+            beside = meter.lateness(("packs/a", 0))
+            assert meter.since(("packs/a", 0)) == 1.0
+            assert meter.left(("packs/a", 0)) == pytest.approx(1.0)
+        after = meter.lateness(("packs/a", 0))
+    assert alone is not None
+    assert beside is not None
+    assert after is not None
+    assert beside.late > 1.9 * alone.late - 0.1
+    assert meter.since(("packs/a", 0)) is None
+    assert meter.lateness(("packs/a", 0)) is None
+
+
+def test_a_replica_is_remembered_the_less_the_longer_ago_it_was() -> None:
+    clock = Clock()
+    fresh, old = Meter("fresh", clock), Meter("old", clock)
+    fresh.remember(Measured(0.1, 10.0 * MiB, tail=1.4, errors=0.4), age=60)
+    old.remember(Measured(0.1, 10.0 * MiB, tail=1.4, errors=0.4), age=10 * 86400)
+    for meter in (fresh, old):
+        assert meter.goodput == pytest.approx(10 * MiB)
+        assert meter.summary() is None, "nothing was measured in this run"
+    assert not fresh.state().stale
+    assert old.state().untried
+    assert old.errors < 0.01 < fresh.errors
+    for meter in (fresh, old):
+        with meter.reading(8 * MiB):
+            clock.sleep(0.1)
+    assert (fresh.goodput or 0) < 15 * MiB
+    assert (old.goodput or 0) > 70 * MiB
+    summary = old.summary()
+    assert summary is not None
+    assert summary.goodput == old.goodput
+    clock.sleep(61)
+    assert old.state().untried
+
+
+def test_a_stalled_read_that_comes_after_all_does_not_speak_for_its_place() -> None:
+    clock = Clock()
+    meter = Meter("near", clock)
+    with meter.reading(8 * MiB, ("packs/a", 0)):
+        clock.sleep(5.0)
+        meter.stalled(("packs/a", 0))
+        assert meter.state().failed
+    assert meter.state().failed
+    clock.sleep(1.0)
+    with meter.reading(8 * MiB, ("packs/a", 0)):
+        assert meter.state().failed, "one at a time, until it has shown itself"
+        clock.sleep(1.0)
+    assert not meter.state().failed
