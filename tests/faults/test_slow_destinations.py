@@ -15,6 +15,7 @@ from snapferry.destination import Destination
 from snapferry.errors import DestinationDetached, DestinationUnreachable
 from snapferry.testing.faults import Hangs, Trickles, Vanishes
 from snapferry.testing.sources import MemorySource
+from snapferry.transport.wrapper import Wrapper
 from snapferry.types import MiB, Progress
 from tests.support.lab import BLOCK, Lab, MakeLab
 
@@ -153,4 +154,30 @@ async def test_what_is_spooled_is_sent_before_the_export_returns(lab: Lab) -> No
     assert {"spooling", "acknowledged"} <= seen
     assert max(lags) > 16 * MiB
     assert lags[-1] == 0
+    await lab.assert_restores_alone({result.id: data(1)})
+
+
+async def test_a_sync_takes_what_is_in_the_spool_before_it_asks_a_replica(lab: Lab) -> None:
+    import snapferry
+
+    faults = Faults(lab)
+    faults.dead_from_the_start()
+    async with snapferry.open_repository(how(lab, "spool")) as repository:
+        result = await repository.export(MemorySource(data(1)), volume="v", block_size=BLOCK)
+    assert result.acknowledged == ("near",)
+    faults.mend()
+    read: list[int] = []
+
+    class Counted(Wrapper):
+        async def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
+            read.append(buffer.nbytes)
+            await self.inner.read_into(key, offset, buffer)
+
+    lab.wrappers["near"] = Counted
+    async with snapferry.open_repository(how(lab, "spool")) as repository:
+        (synced,) = (await repository.sync(["far"])).destinations
+    assert not synced.failures
+    assert synced.bytes_copied > VOLUME
+    assert sum(read) < 2 * MiB
+    lab.wrappers.clear()
     await lab.assert_restores_alone({result.id: data(1)})

@@ -55,6 +55,8 @@ def say_snapshot(invocation: Invocation, result: ExportResult) -> None:
         invocation.say(f"  {name}: acknowledged, sent {format_size(result.bytes_sent.get(name, 0))}")
     for name in result.behind:
         reason = str(result.failures.get(name, "it lacks this snapshot"))
-        invocation.warn(f"  {name}: behind: {reason.removeprefix(f'{name}: ')}; the next export of this volume brings it up to date")
+        reason = reason.removeprefix(f"{name}: ")
+        mend = f"`snapferry destination sync {name}` or the next export of this volume brings it up to date"
+        invocation.warn(f"  {name}: behind: {reason}" + ("" if mend.split(" or ", maxsplit=1)[0] in reason else f"; {mend}"))
     for offset, length in snapshot.unreadable:
         invocation.warn(f"  unreadable: {length} bytes at {offset}, recorded as such")

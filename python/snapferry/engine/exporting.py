@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from snapferry.destination import Destination
 from snapferry.engine.ground import Ground
@@ -103,7 +102,7 @@ class Exporting:
             engine = membership.config.engine
             # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
             share = await stack.enter_async_context(self._tools.admission.share(draft.block_size, self._side_by_side))
-            kept = await stack.enter_async_context(leftovers(str(self._spool_root)))
+            kept = await stack.enter_async_context(leftovers(membership.spool_root))
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache, membership.tools.threads,
                 session_id=draft.id, volume=volume, parent=compared, reference=latest,
@@ -119,13 +118,13 @@ class Exporting:
                     skip_unreadable=self._skip_unreadable, dry_run=self._dry_run, changes=changes,
                     parent_packs=await self._packs_of(prepared.parent) if changes else None, manners=self._manners(),
                 )  # fmt: skip
-            spool = await stack.enter_async_context(Spool(str(self._spool_root), engine.spool_size))
+            spool = await stack.enter_async_context(Spool(membership.spool_root, engine.spool_size))
             export = Export(
                 plan, source, prepared, share, replicas, membership.cache, tools,
                 order=self._to, failures=self._failures, spool=spool, leftovers=tuple(kept.sources.values()), on_progress=on_progress,
             )  # fmt: skip
             result = await export.run()
-            if not result.behind and set(self._to) >= {place.name for place in membership.config.destinations if place.slow == "spool"}:
+            if not result.behind and membership.spooled_for().issubset(self._to):
                 # All that was ever spooled for is up to date.
                 await kept.discard()
         if not self._dry_run:
@@ -135,10 +134,6 @@ class Exporting:
                 await membership.tools.threads.run(sets.store, volume, made.id, export.packs, keep=made.parent)
         await self._memory.note_damage(damage + export.damage)
         return result
-
-    @property
-    def _spool_root(self) -> Path:
-        return self._membership.config.spool_dir / self._membership.members.repository_id
 
     def _manners(self) -> dict[str, Manner]:
         return {place.name: Manner(place.slow, place.patience) for place in self._membership.config.destinations}

@@ -111,6 +111,15 @@ class Membership:
             return {}
         return {item.name: item.price.egress_gb * _EXTENT / 1e9 + item.price.request_1k / 1000 for item in self.config.destinations}
 
+    @property
+    def spool_root(self) -> str:
+        """Where spools of this repository lie on this machine."""
+        return str(self.config.spool_dir / self.members.repository_id)
+
+    def spooled_for(self) -> frozenset[str]:
+        """The names of the destinations for which packs may lie in a spool."""
+        return frozenset(place.name for place in self.config.destinations if place.slow == "spool")
+
     def check_reads(self) -> None:
         """``AccessDenied`` for a key that may only write."""
         if not self.members.keyring.reads_data:

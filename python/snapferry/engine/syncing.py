@@ -28,6 +28,7 @@ from snapferry.repository.references import resolve
 from snapferry.repository.slot_keeping import bring
 from snapferry.repository.snapshots import read_first_good
 from snapferry.repository.survey import Survey
+from snapferry.transport import leftovers
 from snapferry.types import Progress, ProgressCallback, Snapshot, Synced, SyncResult
 
 
@@ -80,6 +81,7 @@ class Syncing:
         self._on_progress = on_progress
         self._dry_run = dry_run
         self._copied: dict[str, int] = {}
+        self._leftovers: tuple[Destination, ...] = ()
 
     async def run(self, snapshots: Sequence[str], volumes: Sequence[str]) -> SyncResult:
         """Syncs; see ``Repository.sync``."""
@@ -97,6 +99,8 @@ class Syncing:
                 raise combined("no destination can be brought up to date", failures)
             chosen = await self._chosen(found, snapshots, volumes)
             listed = found.listed()
+            kept = await stack.enter_async_context(leftovers(membership.spool_root))
+            self._leftovers = tuple(kept.sources.values())
             targets = [
                 _Target(name, to_bring(name, listed, found.forgotten[name], wanted, sources=self._sources, chosen=chosen))
                 for name in opened
@@ -104,6 +108,10 @@ class Syncing:
             view = await self._look()
             bad = await memory.bad_packs()
             await together(self._target(target, opened[target.name], found, view, bad.get(target.name, set())) for target in targets)
+            good = {target.name for target in targets if not target.failures}
+            if not self._dry_run and chosen is None and membership.spooled_for() <= good:
+                # All that was ever spooled for is up to date.
+                await kept.discard()
         for name, error in {**membership.members.failures, **found.failures}.items():
             if name not in failures and (self._sources is None or name in self._sources):
                 failures[name] = error  # What only it holds was not brought.
@@ -218,7 +226,7 @@ class Syncing:
     def _copier(self, snapshot: Snapshot, holders: Sequence[str], view: _View) -> CatchUp:
         sources = {name: self._membership.replicas[name] for name in holders}
         present = {pack for name in sources for pack in view.presence.packs.get(name, {})}
-        return CatchUp(snapshot, sources, self._membership.tools, view.loaded, present, on_copied=self._progress)
+        return CatchUp(snapshot, sources, self._membership.tools, view.loaded, present, self._leftovers, on_copied=self._progress)
 
     def _others(self, target: str, view: _View) -> dict[str, Destination]:
         replicas = self._membership.replicas
