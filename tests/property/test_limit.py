@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
+from collections.abc import Coroutine
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +27,33 @@ class Clock:
         assert seconds > 0
         await asyncio.sleep(0)
         self.now += seconds
+
+
+class SharedClock(Clock):
+    """For several who sleep at once: their times overlap. It goes on when nobody can do anything before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sleeping: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = itertools.count()
+
+    async def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleeping, (self.now + seconds, next(self._count), woken))
+        await woken
+
+    async def run(self, *work: Coroutine[None, None, None]) -> None:
+        """Until all of it is done."""
+        tasks = [asyncio.create_task(item) for item in work]
+        while not all(task.done() for task in tasks):
+            for _ in range(3 * len(tasks) + 3):
+                await asyncio.sleep(0)
+            if self._sleeping:
+                self.now, _, woken = heapq.heappop(self._sleeping)
+                if not woken.done():
+                    woken.set_result(None)
+        await asyncio.gather(*tasks)
 
 
 def make(rate: float | None) -> tuple[RateLimit, Clock]:
@@ -90,7 +120,7 @@ def test_own_limits_within_that_of_all_and_nobody_waits_for_anothers(
     total: int, own: dict[str, int | None], calls: list[tuple[str, int]]
 ) -> None:
     async def play() -> None:
-        clock = Clock()
+        clock = SharedClock()
         whole = RateLimit(total, clock=clock, sleep=clock.sleep)
         limits = {name: RateLimit(rate, whole, clock=clock, sleep=clock.sleep) for name, rate in own.items()}
         passed = dict.fromkeys(own, 0)
@@ -104,7 +134,7 @@ def test_own_limits_within_that_of_all_and_nobody_waits_for_anothers(
             rate = own[name]
             assert rate is None or passed[name] <= rate * (clock.now + 2 * PIECE_SECONDS) + 1e-6
 
-        await asyncio.gather(*(send(*call) for call in calls))
+        await clock.run(*(send(*call) for call in calls))
         for name, end in ended.items():
             # Each is done no later than if it had its own rate, or an even share of what all may have: whatever limits the others.
             rate = min(own[name] or total, total / len(ended))
