@@ -18,6 +18,7 @@ from snapferry.config.service import LARGEST_BODY
 from snapferry.destination.contract import Destination
 from snapferry.destination.keys import check_prefix, is_key
 from snapferry.destination.off_loop import off_loop
+from snapferry.errors import ObjectNotFound
 from snapferry.service.access import Grant, grant_of
 from snapferry.service.bodies import digest_of, receive, send, sha256
 from snapferry.service.problems import Problem, busy
@@ -233,8 +234,6 @@ class ObjectsApi:
 
 
 async def _exists(store: Destination, key: str) -> bool:
-    from snapferry.errors import ObjectNotFound
-
     try:
         await store.read_tail(key, 0)
     except ObjectNotFound:
