@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from snapferry.destination import file as file_module
 from snapferry.testing.conformance import CASES, Case, run_case
 from snapferry.transport import Meter, Metered, with_retry
 from tests.support import sftp_servers
+from tests.support.object_server import ObjectServer, object_server
 from tests.support.s3_servers import Server
 
 
@@ -68,3 +70,27 @@ async def test_sftp(case: Case, sftp_server: sftp_servers.Server) -> None:
         return await open_destination("far", url, sftp_server.options)
 
     await run_case(case, make)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    stores = tuple(case.name.replace("_", "-") for case in CASES)
+    with object_server(tmp_path_factory.mktemp("served"), stores=stores) as server:
+        yield server
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_http(case: Case, served: ObjectServer) -> None:
+    await run_case(case, lambda place: _far(served, place))
+
+
+async def test_https(tmp_path: Path) -> None:
+    cases = [case for case in CASES if case.name in ("takes_a_full_pack", "reads_ranges_of_every_shape", "works_side_by_side")]
+    with object_server(tmp_path, stores=tuple(case.name.replace("_", "-") for case in cases), tls=True) as server:
+        for case in cases:
+            await run_case(case, lambda place: _far(server, place))
+
+
+async def _far(server: ObjectServer, place: str) -> Destination:
+    """A store of the case's own: its name is the place's without the random end."""
+    return await open_destination("far", server.url(place.rpartition("-")[0]), server.options())

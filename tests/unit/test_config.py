@@ -230,8 +230,10 @@ def test_flags_name_destinations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert parse_destination("backup", ["near", "near-2"]).name == "near-3"
     assert parse_destination("s3://bucket/x", ["near"]) == DestinationConfig("cloud", "s3://bucket/x")
     assert parse_destination("s3://bucket/y", ["cloud"]).name == "cloud-2"
-    with pytest.raises(ConfigurationError, match="scheme 'http' is not offered"):
-        parse_destination("http://host/x")
+    assert parse_destination("http://host/x") == DestinationConfig("far", "http://host/x")
+    assert parse_destination("off=HTTPS://Host:443/x/?token_file=t").options == {"token_file": str(tmp_path / "t")}
+    with pytest.raises(ConfigurationError, match="scheme 'gs' is not offered"):
+        parse_destination("gs://bucket/x")
 
 
 @pytest.mark.parametrize(

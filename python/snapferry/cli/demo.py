@@ -17,7 +17,7 @@ from snapferry.cli.options import common_options
 from snapferry.cli.progress import progress
 from snapferry.cli.running import run_async
 from snapferry.config import DestinationConfig, format_size, new_config
-from snapferry.config.s3_place import without_query
+from snapferry.config.option_values import without_query
 from snapferry.types import MiB
 
 if TYPE_CHECKING:

@@ -58,6 +58,7 @@ COMMANDS = {
     "rebuild": ("verifying", "Rebuild catalog, index and cache from the destinations."),
     "destination": ("destinations", "List, add, test, bring up to date, and remove destinations."),
     "key": ("keys", "List, add, remove and rotate the keys that open the repository."),
+    "serve": ("serving", "Offer directories to other snapferries as destinations, over HTTP."),
     "config": ("configuration", "Show the configuration."),
     "demo": ("demo", "Back up, damage and restore a real file system image, and compare."),
     "completion": ("completing", "Print the script that completes the command line in bash, zsh or fish."),

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from snapferry.config import sftp_place
+from snapferry.config.http_place import is_http, split_http
 from snapferry.config.places import check_url, join, nearest, not_offered, place_of, without_secrets
 from snapferry.config.s3_place import parse_s3
 from snapferry.config.tables import check_table
@@ -27,9 +28,9 @@ _NAMED_URL = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
 
 
 def parse_destination(text: str, taken: Sequence[str] = ()) -> DestinationConfig:
-    """``[NAME=]URL`` as flags give it; a bare path is made absolute. Without a name it is ``near`` (``cloud`` in a bucket), ``near-2`` and so on."""
+    """``[NAME=]URL`` as flags give it; a bare path is made absolute. Without a name it is ``near`` (``cloud`` in a bucket, ``far`` at a server), ``near-2`` and so on."""
     match = _NAMED_URL.fullmatch(text)
-    usual = "cloud" if text.startswith("s3:") else "near"
+    usual = "cloud" if text.startswith("s3:") else "far" if is_http(text) else "near"
     name, url = (match[1], match[2]) if match else (usual, text)
     if match is None and re.fullmatch(rf"{_NAME.pattern}=", text):
         raise ConfigurationError(f"destination {text!r} has a name and no URL; write NAME=URL")
@@ -37,7 +38,11 @@ def parse_destination(text: str, taken: Sequence[str] = ()) -> DestinationConfig
     while match is None and name in taken:
         count += 1
         name = f"{usual}-{count}"
-    return DestinationConfig(name, check_url(url, Path.cwd(), f"destination {name!r}"))
+    where = f"destination {name!r}"
+    if is_http(url):
+        url, options = split_http(url, {}, Path.cwd(), where)
+        return DestinationConfig(name, url, options=MappingProxyType(options))
+    return DestinationConfig(name, check_url(url, Path.cwd(), where))
 
 
 def check_destinations(
@@ -78,6 +83,9 @@ def check_destinations(
         elif url.startswith("sftp:"):
             options = _absolute(options, file, *sftp_place.PATHS)
             place = sftp_place.parse_sftp(url, options, f"{file}: {where}").url
+        elif is_http(url):
+            url, options = split_http(url, options, file.parent, f"{file}: {where}")
+            place = url
         else:
             place = place_of(url)
         if name in origins or any(d.name == name for d in destinations):

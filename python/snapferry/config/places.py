@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "snapferry.toml"
 KEY_FILE_NAME = "snapferry.key"
-_OFFERED_SCHEMES = ("file", "memory", "s3", "sftp")
-_LATER_SCHEMES = ("http", "https", "gs", "az", "plugin")
+_OFFERED_SCHEMES = ("file", "memory", "s3", "sftp", "http", "https")
+_LATER_SCHEMES = ("gs", "az", "plugin")
 
 
 def without_secrets(url: str) -> str:

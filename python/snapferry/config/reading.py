@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from snapferry.config.destinations import check_destinations
 from snapferry.config.layers import SECTIONS, Layers, check_environment
 from snapferry.config.places import KEY_FILE_NAME, find_config, join, not_offered, xdg
+from snapferry.config.service import SECTIONS as SERVICE_SECTIONS
 from snapferry.config.tables import check_table, read_toml
 from snapferry.config.values import SPOOL_SIZE, Config, DestinationConfig, EngineConfig, PlacementConfig, RepositoryConfig
 from snapferry.errors import AccessDenied, ConfigurationError
@@ -102,7 +103,7 @@ def _opener(repository: Layers) -> str:
 
 
 def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, str], flags: Mapping[str, str | int]) -> Config:
-    check_table(document, "the file", (*SECTIONS, "destination"), file)
+    check_table(document, "the file", (*SECTIONS, "destination", *SERVICE_SECTIONS), file)
     check_environment(environment)
     sections = {name: Layers(name, document.get(name, {}), file, environment, flags) for name in SECTIONS}
     repository, placement, engine = sections["repository"], sections["placement"], sections["engine"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from snapferry.config.option_values import seconds_of, text_of, truth_of, with_query, without_query
 from snapferry.config.places import nearest
 from snapferry.errors import ConfigurationError
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _SECRET = re.compile(r"access_?key|secret|token|password|credential", re.IGNORECASE)
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +75,10 @@ def parse_s3(url: str, options: Mapping[str, object], where: str) -> S3Place:
         raise ConfigurationError(
             f"{where}: url {without_query(url)!r} has a prefix that no key may have (an empty, '.' or '..' part, or '#')"
         )
-    given = dict(options)
-    for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        if key in given:
-            raise ConfigurationError(f"{where}: {key} is given twice, in the URL or among the options")
-        given[key] = value
+    given = with_query(url, options, where)
     for key in given:
         _check_known(key, where)
-    checksum = _text(given, "checksum", where) or "auto"
+    checksum = text_of(given, "checksum", where) or "auto"
     if checksum not in ("auto", "crc32", "md5"):
         raise ConfigurationError(
             f"{where}: checksum: {checksum!r} is unknown{nearest(checksum, ('auto', 'crc32', 'md5'))}; write auto, crc32 or md5"
@@ -90,22 +86,17 @@ def parse_s3(url: str, options: Mapping[str, object], where: str) -> S3Place:
     return S3Place(
         bucket,
         prefix,
-        _endpoint(_text(given, "endpoint", where), where),
-        _text(given, "region", where),
-        _truth(given, "path_style", where),
-        _text(given, "ca_bundle", where),
-        _text(given, "profile", where),
-        _truth(given, "conditional_put", where),
-        _truth(given, "consistent_list", where) is not False,
+        _endpoint(text_of(given, "endpoint", where), where),
+        text_of(given, "region", where),
+        truth_of(given, "path_style", where),
+        text_of(given, "ca_bundle", where),
+        text_of(given, "profile", where),
+        truth_of(given, "conditional_put", where),
+        truth_of(given, "consistent_list", where) is not False,
         checksum,
-        _seconds(given, "first_byte_timeout", where),
-        _seconds(given, "stall_timeout", where),
+        seconds_of(given, "first_byte_timeout", where),
+        seconds_of(given, "stall_timeout", where),
     )
-
-
-def without_query(url: str) -> str:
-    """``url`` up to its ``?``: what may be shown of one that was refused."""
-    return url.split("?", 1)[0]
 
 
 _CHAIN = "give them the way every AWS program takes them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or an instance's role"
@@ -132,30 +123,3 @@ def _endpoint(text: str | None, where: str) -> str | None:
     if not good or parts.query or parts.fragment or not text.isprintable() or " " in text:
         raise ConfigurationError(f"{where}: endpoint: {without_query(text)!r} should read https://HOST or http://HOST:PORT")
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
-
-
-def _text(given: Mapping[str, object], key: str, where: str) -> str | None:
-    value = given.get(key)
-    if value is not None and (not isinstance(value, str) or not value):
-        raise ConfigurationError(f"{where}: {key}: {value!r} must be text in quotes")
-    return value
-
-
-def _truth(given: Mapping[str, object], key: str, where: str) -> bool | None:
-    value = given.get(key)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in (*_TRUE, *_FALSE):
-        return value.lower() in _TRUE
-    raise ConfigurationError(f"{where}: {key}: {value!r} must be true or false")
-
-
-def _seconds(given: Mapping[str, object], key: str, where: str) -> float:
-    value = given.get(key, 30.0)
-    try:
-        seconds = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else 0.0
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds <= 3600:
-        raise ConfigurationError(f"{where}: {key}: {value!r} must be seconds, from 0.1 to 3600")
-    return seconds

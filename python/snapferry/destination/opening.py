@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
-from snapferry.config.s3_place import parse_s3, without_query
+from snapferry.config.http_place import is_http, parse_http
+from snapferry.config.option_values import without_query
+from snapferry.config.s3_place import parse_s3
 from snapferry.config.sftp_place import parse_sftp
 from snapferry.destination.contract import Destination
 from snapferry.destination.file import FileDestination
 from snapferry.destination.memory import MemoryDestination, MemoryStore
 from snapferry.errors import ConfigurationError
 
-SCHEMES = ("file", "memory", "s3", "sftp")
+SCHEMES = ("file", "memory", "s3", "sftp", "http", "https")
+
+_log = logging.getLogger(__name__)
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -27,8 +32,8 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
 
     Arguments:
         name: of the destination in the configuration.
-        url: ``file:///path``, a path alone, ``s3://BUCKET/PREFIX``, ``sftp://USER@HOST/PATH``, or ``memory://NAME``.
-        options: of the store: those of ``snapferry.config.s3_place`` for ``s3``, of ``sftp_place`` for ``sftp``; neither ``file`` nor ``memory`` has any.
+        url: ``file:///path``, a path alone, ``s3://BUCKET/PREFIX``, ``sftp://USER@HOST/PATH``, ``https://HOST/objects/NAME``, or ``memory://NAME``.
+        options: of the store: those of ``snapferry.config.s3_place``, ``sftp_place`` and ``http_place``; neither ``file`` nor ``memory`` has any.
         writable: whether objects are going to be created or deleted. Of a directory it asks for the permission now, and clears away what a
             killed writer left; of a bucket it finds out whether it has conditional puts, where the options do not say so.
 
@@ -40,6 +45,8 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
         return await _s3(name, url, options, writable=writable)
     if _is_sftp(url):
         return await _sftp(name, url, options, writable=writable)
+    if is_http(url):
+        return await _http(name, url, options)
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
     if scheme == "memory":
@@ -48,7 +55,7 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
 
 
 async def prepare_destination(name: str, url: str, options: Mapping[str, object] | None = None) -> Mapping[str, object]:
-    """Makes the place that ``url`` names if it can be made: a directory, durably; a bucket is never made. For ``init`` and ``destination add``.
+    """Makes the place that ``url`` names if it can be made: a directory, durably; a bucket or a server's store is never made. For ``init`` and ``destination add``.
 
     Returns:
         The options with what was learned of the store, to be kept in the configuration: whether a bucket has conditional puts, how names are given by SFTP.
@@ -62,6 +69,9 @@ async def prepare_destination(name: str, url: str, options: Mapping[str, object]
 
         await SftpDestination.make_root(name, parse_sftp(url, options or {}, f"destination {name}"))
         return await learn_options(name, url, options)
+    if is_http(url):
+        await (await _http(name, url, options)).close()
+        return dict(options or {})
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
     if scheme == "file":
@@ -115,6 +125,17 @@ async def _learn_sftp(name: str, url: str, known: dict[str, object]) -> Mapping[
         return {**known, **await destination.prove()}
     finally:
         await destination.close()
+
+
+async def _http(name: str, url: str, options: Mapping[str, object] | None) -> Destination:
+    from snapferry.destination.http import HttpDestination
+    from snapferry.destination.http_link import link_of
+
+    where = f"destination {name}"
+    place = parse_http(url, options or {}, where)
+    if place.is_exposed and place.has_token:
+        _log.warning("%s: the token goes to %s unencrypted, as allow_plain_http allows", where, place.url)
+    return await HttpDestination.open(name, link_of(place, where))
 
 
 def _split(name: str, url: str) -> tuple[str, str]:

@@ -19,12 +19,13 @@ from botocore.exceptions import ClientError
 from typing_extensions import Buffer
 
 from snapferry.config.s3_place import S3Place
+from snapferry.destination.body import Body
 from snapferry.destination.contract import Capabilities, ObjectInfo
 from snapferry.destination.deadline import Deadline, deadline
 from snapferry.destination.keys import RESERVED, check_key, check_prefix, is_key
 from snapferry.destination.repeating import RetryBudget, RetryPolicy, repeat
 from snapferry.destination.s3_checksums import contradicts, sums_of
-from snapferry.destination.s3_client import CONNECTIONS, FAILURES, Body, Client, make_client, refusal_of, translated
+from snapferry.destination.s3_client import CONNECTIONS, FAILURES, Client, make_client, refusal_of, translated
 from snapferry.errors import DestinationError, DestinationUnreachable, ObjectDamaged, ObjectNotFound
 
 _CONCURRENCY = 6

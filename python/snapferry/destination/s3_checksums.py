@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_INLINE = 256 << 10
-"""Less than this is not worth a thread."""
+from snapferry.destination.off_loop import off_loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +30,7 @@ class Sums:
 
 async def sums_of(view: memoryview, *, crc32: bool, md5: bool) -> Sums:
     """The sums of the bytes in ``view``. A cancelled caller gets its cancellation when nobody reads them any more."""
-    if view.nbytes <= _INLINE:
-        return _sums(view, crc32, md5)
-    work = asyncio.get_running_loop().run_in_executor(None, _sums, view, crc32, md5)
-    cancellation: asyncio.CancelledError | None = None
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError as error:
-            cancellation = error
-    if cancellation is not None:
-        raise cancellation
-    return work.result()
+    return await off_loop(lambda view: _sums(view, crc32, md5), view)
 
 
 def _sums(view: memoryview, crc32: bool, md5: bool) -> Sums:

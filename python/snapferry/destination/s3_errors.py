@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
 from snapferry.config.s3_place import S3Place
+from snapferry.destination.header_times import clock_skew, retry_after
 from snapferry.errors import (
     DestinationDenied,
     DestinationError,
@@ -21,7 +21,6 @@ from snapferry.errors import (
     ObjectNotFound,
 )
 
-_LONGEST_WAIT = 3600.0
 _SKEW = 300.0
 """Seconds of difference that servers put up with or not: AWS allows 15 minutes, some others 5."""
 
@@ -130,29 +129,6 @@ def refused(refusal: Refusal, place: S3Place, name: str, key: str, now: datetime
         asked = f", and asks to be left alone for {wait:.0f} s" if wait else ""
         return DestinationUnreachable(f"{what}: the server is busy or in trouble{asked} ({said})", name, retry_after=wait)
     return DestinationError(f"{what}: {refusal.operation} was refused ({said})", name)
-
-
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds of a ``Retry-After`` header, which is a number or a date (RFC 9110, 10.2.3), an hour at most; None where there is none."""
-    text = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"\d{1,9}", text):
-        return min(float(text), _LONGEST_WAIT)
-    when = _date(text)
-    return None if when is None else min(max(0.0, (when - (now or datetime.now(UTC))).total_seconds()), _LONGEST_WAIT)
-
-
-def clock_skew(headers: Mapping[str, str], now: datetime | None = None) -> float:
-    """By how many seconds this machine's clock is ahead of the server's, by the answer's date; 0 where it does not say."""
-    theirs = _date(headers.get("date", ""))
-    return 0.0 if theirs is None else ((now or datetime.now(UTC)) - theirs).total_seconds()
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
 def _said(refusal: Refusal) -> str:

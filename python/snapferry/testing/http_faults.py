@@ -46,6 +46,10 @@ class Exchange:
             await self.receive()
         return await self._proxy.ask(self.request)
 
+    async def forward_part(self, count: int) -> None:
+        """Passes on the head and ``count`` bytes of the body, and ends that connection."""
+        await self._proxy.tell(self.request.head, await self.reader.readexactly(count))
+
     async def send(self, *parts: bytes) -> None:
         """Sends bytes to the client."""
         self._writer.writelines(parts)
@@ -244,6 +248,20 @@ class AltersUpload(_Alters):
         return True
 
 
+class CutsUpload(Fault):
+    """The connections break in the middle of the request's body; the server has got the first ``after`` bytes of it."""
+
+    def __init__(self, after: int, *, method: str = "", touches: str = "", times: int = 1) -> None:
+        super().__init__(method=method, touches=touches, times=times)
+        self._after = after
+
+    async def serve(self, exchange: Exchange) -> bool:
+        """Passes on a part, and resets."""
+        await exchange.forward_part(self._after)
+        exchange.reset()
+        return False
+
+
 class RewritesHead(Fault):
     """The head of the answer is what ``rewritten`` makes of it."""
 
@@ -287,6 +305,8 @@ class FaultProxy:
         self.endpoint = ""
         self.requests: list[tuple[str, str]] = []
         """Method and target of each request, in the order of their coming."""
+        self.heads: list[bytes] = []
+        """Their heads, as they came."""
 
     def add(self, fault: Fault) -> Fault:
         """From now on requests may meet ``fault``; the first that takes one serves it."""
@@ -318,6 +338,16 @@ class FaultProxy:
         head, _, body = everything.partition(b"\r\n\r\n")
         return Answer(with_header(head + b"\r\n\r\n", "Connection", None), body)
 
+    async def tell(self, *parts: bytes) -> None:
+        """Sends bytes to the server, and hears nothing."""
+        _, writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            writer.writelines(parts)
+            await writer.drain()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
     async def _start(self) -> None:
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, limit=_MOST)
         self.endpoint = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
@@ -347,6 +377,7 @@ class FaultProxy:
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         request = Request(await reader.readuntil(b"\r\n\r\n"))
         self.requests.append((request.method, request.target))
+        self.heads.append(request.head)
         exchange = Exchange(self, request, reader, writer)
         if self._latency:
             await asyncio.sleep(self._latency)

@@ -30,7 +30,7 @@ async def test_one_name_of_memory_is_one_place() -> None:
         await (await open_destination("b", "memory://opening-other")).read("config", 1)
 
 
-@pytest.mark.parametrize("url", ["gopher://x/y", "s4://bucket", "HTTP://x"])
+@pytest.mark.parametrize("url", ["gopher://x/y", "s4://bucket", "GOPHER://x"])
 async def test_an_unknown_scheme_names_the_known(url: str) -> None:
     with pytest.raises(ConfigurationError, match="near: unknown scheme .* known are file, memory"):
         await open_destination("near", url)
