@@ -104,7 +104,7 @@ class Channel:
         self._queue: deque[Item] = deque()
         self._spooled: deque[Item] = deque()
         self._tried: dict[asyncio.Task[None], _Tried] = {}
-        self._moving: set[asyncio.Task[None]] = set()
+        self._moving: dict[asyncio.Task[None], Item] = {}
         self._unfinished: dict[int, None] = {}
         self._waiters: list[_Waiter] = []
         self._recent: deque[tuple[float, int]] = deque()
@@ -229,7 +229,7 @@ class Channel:
         """Moves an object that waits from memory to the disk. Where the spool takes no more the destination is left behind."""
         self._queue.remove(item)
         task = asyncio.create_task(self._move(item), name=f"spool-{self.name}")
-        self._moving.add(task)
+        self._moving[task] = item
         task.add_done_callback(self._moved_away)
 
     def _spool_all(self) -> None:
@@ -237,7 +237,8 @@ class Channel:
             self.spool_away(self._queue[0])
 
     def _moved_away(self, task: asyncio.Task[None]) -> None:
-        self._moving.discard(task)
+        # Again where it was done already; one that is cancelled before its first step has done nothing.
+        self._owner.let_go(self, self._moving.pop(task))
         if not task.cancelled() and (error := task.exception()) is not None:
             assert isinstance(error, Exception)
             self._owner.broke(error)
