@@ -24,7 +24,14 @@ from snapferry.testing.http_streams import Pipe, read_head
 from snapferry.testing.http_wire import Request, header
 
 _PAGE = 1000
-_REASONS = {200: "OK", 204: "No Content", 206: "Partial Content", 404: "Not Found", 412: "Precondition Failed", 416: "Range Not Satisfiable"}
+_REASONS = {
+    200: "OK",
+    204: "No Content",
+    206: "Partial Content",
+    404: "Not Found",
+    412: "Precondition Failed",
+    416: "Range Not Satisfiable",
+}
 _CODES = {404: "NoSuchKey", 412: "PreconditionFailed", 416: "InvalidRange"}
 _ETAG = 'ETag: "0123456789abcdef0123456789abcdef"'
 
@@ -109,7 +116,9 @@ class _Connection:
     def _list(self, bucket: Path, prefix: str, after: str) -> None:
         top = bucket / prefix.rpartition("/")[0]
         found = ((Path(at) / name for name in names) for at, _, names in os.walk(top))
-        keys = sorted(key for key in (str(path.relative_to(bucket)) for paths in found for path in paths) if key.startswith(prefix) and key > after)
+        keys = sorted(
+            key for key in (str(path.relative_to(bucket)) for paths in found for path in paths) if key.startswith(prefix) and key > after
+        )
         page = keys[:_PAGE]
         sizes = [(key, (bucket / key).stat().st_size) for key in page]
         entries = "".join(f"<Contents><Key>{escape(key)}</Key><Size>{size}</Size></Contents>" for key, size in sizes)

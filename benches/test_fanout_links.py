@@ -53,7 +53,9 @@ def export(tmp_path_factory: pytest.TempPathFactory, short: bool) -> Iterator[Ex
 
 
 @pytest.mark.parametrize("slow", ["block", "spool", "detach"])
-def test_three_unlike_destinations(benchmark: BenchmarkFixture, tmp_path: Path, export: Exports, short: bool, tell: Tell, slow: str) -> None:
+def test_three_unlike_destinations(
+    benchmark: BenchmarkFixture, tmp_path: Path, export: Exports, short: bool, tell: Tell, slow: str
+) -> None:
     """When the fast one has its commit, as if it were alone."""
     manners = {"middle": slow, "slow": slow}
     ratios, cpu = [], []
@@ -73,7 +75,9 @@ def test_three_unlike_destinations(benchmark: BenchmarkFixture, tmp_path: Path, 
         export.line.run("restore", export.image.name, str(target), "--from", name)
         assert identical(export.image, target)
     if not short:
-        tell(f"fast one acknowledged, over alone: {slow}", f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", "1.1")
+        tell(
+            f"fast one acknowledged, over alone: {slow}", f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", "1.1"
+        )
         tell(f"processor time of three over one: {slow}", f"{statistics.median(cpu):.2f}", "1.3")
     tell(f"peak memory: {slow}", f"{watched.memory // MiB} MiB", f"{MEMORY // MiB} MiB")
 
@@ -97,7 +101,11 @@ def test_many_side_by_side(benchmark: BenchmarkFixture, tmp_path: Path, export: 
     assert 0 < used.memory <= MEMORY
     at_half = _at_half([event for event in lines if event["type"] == "progress"], len(volumes))
     seconds = [snapshot["seconds"] for snapshot in exported]
-    tell("64 at once: fastest and slowest over the median", f"{min(seconds) / statistics.median(seconds):.2f}, {max(seconds) / statistics.median(seconds):.2f}", "")
+    tell(
+        "64 at once: fastest and slowest over the median",
+        f"{min(seconds) / statistics.median(seconds):.2f}, {max(seconds) / statistics.median(seconds):.2f}",
+        "",
+    )
     tell("64 at once: done at half, least and most", f"{min(at_half):.2f}, {max(at_half):.2f}", "")
     tell("64 at once: peak memory", f"{used.memory // MiB} MiB", f"{MEMORY // MiB} MiB")
 

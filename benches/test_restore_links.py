@@ -108,7 +108,11 @@ def test_rates_add_up(benchmark: BenchmarkFixture, restore: Restores, short: boo
     told = benchmark.pedantic(restore, rounds=1)
     assert sum(told["bytes_fetched"].values()) >= restore.size
     if not short:
-        tell("restore from three, of the sum of the rates", f"{statistics.median(of_sum):.2f} ({min(of_sum):.2f} to {max(of_sum):.2f})", ">= 0.9")
+        tell(
+            "restore from three, of the sum of the rates",
+            f"{statistics.median(of_sum):.2f} ({min(of_sum):.2f} to {max(of_sum):.2f})",
+            ">= 0.9",
+        )
         tell("that sum, or what the machine does", f"{statistics.median(limits) / MiB:.0f} MiB/s", "")
         tell("restore from three, over the fastest alone", f"{statistics.median(of_fastest):.2f}", ">= 0.95")
 
@@ -130,14 +134,16 @@ def test_one_that_stalls(benchmark: BenchmarkFixture, moody_restore: Restores, m
     benchmark.pedantic(moody_restore, rounds=1)
     if not short:
         tell("one that stalls: time over without it", f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", "1.15")
-        tell("one that stalls: p99 of an extent over the median", f"{statistics.median(tails):.2f} (without stalls {statistics.median(smooth_tails):.2f})", "2")
+        tell(
+            "one that stalls: p99 of an extent over the median",
+            f"{statistics.median(tails):.2f} (without stalls {statistics.median(smooth_tails):.2f})",
+            "2",
+        )
         tell("one that stalls: hedged bytes", f"{100 * statistics.median(hedged):.1f} %", "5 %")
 
 
 @pytest.mark.parametrize("percent", [10, 50, 90])
-def test_one_is_killed(
-    benchmark: BenchmarkFixture, moody_restore: Restores, moody: StreamProxy, tell: Tell, percent: int
-) -> None:
+def test_one_is_killed(benchmark: BenchmarkFixture, moody_restore: Restores, moody: StreamProxy, tell: Tell, percent: int) -> None:
     """The fastest dies for good in the middle of a body, after that part of what it sends when it lives."""
     moody_restore.shape(*RATES)
     moody_restore.traced()

@@ -202,9 +202,7 @@ class StreamProxy:
         met = fault.meets(request)
         if met and fault.lacks:
             body = b"" if request.method == "HEAD" else _LACKS
-            client.sendall(
-                b"HTTP/1.1 404 Not Found\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n" % len(_LACKS) + body
-            )
+            client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n" % len(_LACKS) + body)
             return True
         if met and self._dead.wait(fault.delay):
             return False
