@@ -75,7 +75,9 @@ class FarPlaces:
         far, directory = self.network.far(name), self._home / "servers" / name
         (directory / BUCKET).mkdir(parents=True)
         command = [*far.prefix, sys.executable, str(_SERVER), self.network.address(name), str(directory)]
-        process = self._stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        process = self._stack.enter_context(
+            subprocess.Popen(command, env=os.environ | _path(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        )
         self._stack.callback(process.kill)
         self._servers[name] = process.pid
         assert process.stdout is not None
@@ -122,6 +124,11 @@ class FarPlaces:
         return self._home / "servers" / name / BUCKET / home
 
 
+def _path() -> dict[str, str]:
+    """What a script of ours needs to find what this one has found."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 class FarRepository(CommandLine):
     """The command line of one repository there."""
 
@@ -143,7 +150,7 @@ class FarRepository(CommandLine):
     def traced_restore(self, snapshot: str, target: Path) -> Usage:
         """``traced_restore``; see there."""
         command = [*self._before, sys.executable, str(_TRACED), str(self._config), snapshot, str(target)]
-        return run(command, env=self.environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}, timeout=600)
+        return run(command, env=self.environment | _path(), timeout=600)
 
     def edit(self, slow: Mapping[str, str]) -> None:
         """Says what becomes of places that do not keep up."""

@@ -18,8 +18,6 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "python")]
-
 from snapferry.testing.http_streams import Pipe, read_head
 from snapferry.testing.http_wire import Request, header
 

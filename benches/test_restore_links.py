@@ -177,7 +177,7 @@ def _extents(reads: Sequence[Sequence[Any]]) -> dict[tuple[str, int, int], list[
 
 def _tail(reads: Sequence[Sequence[Any]]) -> float:
     """The 99th percentile over the median of the time from an extent's first asking until it is there."""
-    times = sorted(
+    times: list[float] = sorted(
         min(read[5] for read in asked if read[6]) - min(read[4] for read in asked)
         for (key, _, _), asked in _extents(reads).items()
         if "packs/" in key and any(read[6] for read in asked)

@@ -222,12 +222,13 @@ class StreamProxy:
         left = int(length) - len(rest)
         client.sendall(answer)
         if met and fault.flips:
-            body = bytearray(rest)
-            while len(body) < int(length):
-                body += received(server, min(_PIECE, int(length) - len(body)))
-            if body:
-                body[len(body) // 2] ^= 1
-            client.sendall(body)
+            whole = bytearray(rest)
+            while len(whole) < int(length):
+                whole += received(server, min(_PIECE, int(length) - len(whole)))
+            if whole:
+                whole[len(whole) // 2] ^= 1
+            self._count(len(whole))
+            client.sendall(whole)
             return True
         client.sendall(rest)
         pipe.pass_on(server, client, left, self._count)
