@@ -106,6 +106,7 @@ class StreamProxy:
         fault: what goes wrong.
 
     Attributes:
+        endpoint: its URL.
         fault: may be exchanged at any time.
         passed: bytes of bodies that came from the server.
     """
@@ -115,17 +116,12 @@ class StreamProxy:
         self.passed = 0
         self._last = 1 << 62
         self._listener = listener
+        self.endpoint = "http://{}:{}".format(*listener.getsockname()[:2])
         self._connect = connect
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._dead = threading.Event()
         self._thread = threading.Thread(target=self._accept, daemon=True)
-
-    @property
-    def endpoint(self) -> str:
-        """Its URL."""
-        host, port = self._listener.getsockname()[:2]
-        return f"http://{host}:{port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
