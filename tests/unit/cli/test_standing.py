@@ -17,6 +17,7 @@ from snapferry.cli.invocation import Invocation
 from snapferry.cli.progress import progress
 from snapferry.cli.standing import MOST, document, ended, lines, summed
 from snapferry.types import ChannelProgress, MiB, Progress
+from tests.support.place import Place
 from tests.support.terminal import Terminal
 
 STATES = ("live", "waiting", "spooling", "detached", "failed", "acknowledged")
@@ -102,6 +103,20 @@ def test_nothing_without_a_terminal_or_when_quiet(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress(Invocation(quiet=True)) as tell:
         assert tell is None
+
+
+def test_a_real_export_says_how_its_destinations_stand_and_what_memory_it_took(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    (tmp_path / "disk.img").write_bytes(os.urandom(4 * MiB))
+    place.run("init", "--to", "near=repo", "--to", "far=repo2")
+    done = place.run("export", "disk.img", "--json", "-v")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    standing = [event["channels"] for event in events if event["type"] == "progress"]
+    assert standing
+    assert all(
+        set(channels) == {"near", "far"} and set(channels["far"]) == {"state", "bytes", "speed", "queued", "lag"} for channels in standing
+    )
+    assert re.search(r"memory in flight: [0-9.]+[KM]iB at most, of 256MiB", done.stderr)
 
 
 SHOW = """

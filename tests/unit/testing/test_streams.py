@@ -55,7 +55,9 @@ def proxy(directory: Path) -> Iterator[StreamProxy]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         address = server.server_address[:2]
-        with StreamProxy(socket.create_server(("127.0.0.1", 0)), lambda: socket.create_connection((str(address[0]), int(address[1])))) as made:
+        with StreamProxy(
+            socket.create_server(("127.0.0.1", 0)), lambda: socket.create_connection((str(address[0]), int(address[1])))
+        ) as made:
             yield made
         server.shutdown()
         thread.join()
