@@ -14,14 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from benches.command_line import CommandLine
-from benches.links import network
+from benches.links import Network, network
 from benches.processes import Usage, run
 from snapferry.testing.http_streams import StreamProxy
 
@@ -56,7 +56,6 @@ class FarPlaces:
         self._faulty = faulty
         self._stack = ExitStack()
         self._endpoints: dict[str, str] = {}
-        self._servers: dict[str, int] = {}
         self._ports: dict[str, tuple[int, int]] = {}
         self.proxies: dict[str, StreamProxy] = {}
 
@@ -79,17 +78,8 @@ class FarPlaces:
             subprocess.Popen(command, env=os.environ | _path(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         )
         self._stack.callback(process.kill)
-        self._servers[name] = process.pid
         assert process.stdout is not None
         return process.stdout.readline().strip()
-
-    def server_seconds(self) -> float:
-        """Processor time of all servers so far."""
-        ticks = 0
-        for process in self._servers.values():
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
 
     def _before(self, name: str, endpoint: str) -> str:
         if name not in self._faulty:
@@ -159,6 +149,27 @@ class FarRepository(CommandLine):
             text, count = re.subn(rf'(name = "{name}"\n(?:.+\n)*?slow = )"\w+"', rf'\1"{manner}"', text)
             assert count == 1, text
         self._config.write_text(text)
+
+
+@contextmanager
+def at(network: Network, received: int, do: Callable[[], object]) -> Iterator[None]:
+    """Calls ``do`` once so many more bytes came over the links, while the block runs."""
+    ended = threading.Event()
+    mark = network.received() + received
+
+    def watch() -> None:
+        while network.received() < mark:
+            if ended.wait(0.003):
+                return
+        do()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Commits:

@@ -151,6 +151,11 @@ class Network:
             bucket = f"tbf rate {int(rate * 8)}bit burst {_BURST} limit {_QUEUE}" if rate else "noqueue"
             end.run(f"tc qdisc replace dev {device} root {bucket}")
 
+    def received(self) -> int:
+        """Bytes that came over all links so far, those of headers too."""
+        lines = Path(f"/proc/{self.near.id}/net/dev").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.lstrip().startswith("far"))
+
     def measured(self, name: str, seconds: float = 0.2) -> tuple[float, float]:
         """Bytes a second that a plain transfer of that length gets, to the server and from it."""
         near, far = self.near, self._far[name]

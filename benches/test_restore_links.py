@@ -19,7 +19,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benches.command_line import result
 from benches.conftest import Tell
-from benches.far import FarPlaces, FarRepository
+from benches.far import FarPlaces, FarRepository, at
 from benches.images import MiB, identical, write_random
 from benches.links import UNSHAPED
 from snapferry.testing.http_streams import FlipsBitInEveryNth, LacksOneIn, StallsEveryNth, StreamFault, StreamProxy
@@ -144,11 +144,10 @@ def test_one_that_stalls(benchmark: BenchmarkFixture, moody_restore: Restores, m
 
 @pytest.mark.parametrize("percent", [10, 50, 90])
 def test_one_is_killed(benchmark: BenchmarkFixture, moody_restore: Restores, moody: StreamProxy, tell: Tell, percent: int) -> None:
-    """The fastest dies for good in the middle of a body, after that part of what it sends when it lives."""
+    """The fastest dies for good, in the middle of bodies, when so much of everything has come."""
     moody_restore.shape(*RATES)
-    moody_restore.traced()
-    moody.die_after(moody.passed * percent // 100)
-    told = benchmark.pedantic(moody_restore.traced, rounds=1)
+    with at(moody_restore.far.network, moody_restore.size * percent // 100, moody.die):
+        told = benchmark.pedantic(moody_restore.traced, rounds=1)
     tell(f"killed at {percent} %: extents asked for again", _again(told), "one a connection")
 
 

@@ -108,13 +108,10 @@ class StreamProxy:
     Attributes:
         endpoint: its URL.
         fault: may be exchanged at any time.
-        passed: bytes of bodies that came from the server.
     """
 
     def __init__(self, listener: socket.socket, connect: Callable[[], socket.socket], fault: StreamFault | None = None) -> None:
         self.fault = fault or StreamFault()
-        self.passed = 0
-        self._last = 1 << 62
         self._listener = listener
         self.endpoint = "http://{}:{}".format(*listener.getsockname()[:2])
         self._connect = connect
@@ -143,19 +140,6 @@ class StreamProxy:
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     connection.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-
-    def die_after(self, count: int) -> None:
-        """Dies once so many more bytes of bodies have come from the server, in the middle of one."""
-        with self._lock:
-            self._last = self.passed + count
-
-    def _count(self, came: int) -> None:
-        with self._lock:
-            self.passed += came
-            over = self.passed > self._last
-        if over:
-            self.die()
-            raise EOFError
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -223,11 +207,10 @@ class StreamProxy:
                 whole += received(server, min(_PIECE, int(length) - len(whole)))
             if whole:
                 whole[len(whole) // 2] ^= 1
-            self._count(len(whole))
             client.sendall(whole)
             return True
         client.sendall(rest)
-        pipe.pass_on(server, client, left, self._count)
+        pipe.pass_on(server, client, left)
         return (header(answer, "connection") or "").lower() != "close"
 
 
@@ -250,14 +233,13 @@ class Pipe:
 
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, _PIECE)
 
-    def pass_on(self, source: HasFileno, target: HasFileno, count: int, tell: Callable[[int], object] = int) -> None:
-        """``count`` bytes, each piece told to ``tell``; ``EOFError`` if the source ends before."""
+    def pass_on(self, source: HasFileno, target: HasFileno, count: int) -> None:
+        """``count`` bytes; ``EOFError`` if the source ends before."""
         while count > 0:
             came = os.splice(source.fileno(), self._in, min(count, _PIECE))
             if not came:
                 raise EOFError
             count -= came
-            tell(came)
             while came:
                 came -= os.splice(self._out, target.fileno(), came)
 
