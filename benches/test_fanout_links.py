@@ -69,7 +69,6 @@ def test_three_unlike_destinations(
     assert sorted([*line["acknowledged"], *line["behind"]]) == sorted(RATES)
     assert "fast" in line["acknowledged"]
     assert sorted(seconds) == sorted(line["acknowledged"])
-    assert 0 < watched.memory <= MEMORY
     for name in line["acknowledged"] if short else ():
         target = tmp_path / f"{name}.img"
         export.line.run("restore", export.image.name, str(target), "--from", name)
@@ -80,6 +79,7 @@ def test_three_unlike_destinations(
         )
         tell(f"processor time of three over one: {slow}", f"{statistics.median(cpu):.2f}", "1.3")
     tell(f"peak memory: {slow}", f"{watched.memory // MiB} MiB", f"{MEMORY // MiB} MiB")
+    assert 0 < watched.memory <= MEMORY
 
 
 def test_many_side_by_side(benchmark: BenchmarkFixture, tmp_path: Path, export: Exports, short: bool, tell: Tell) -> None:
@@ -98,7 +98,6 @@ def test_many_side_by_side(benchmark: BenchmarkFixture, tmp_path: Path, export: 
     exported = [event for event in lines if event["type"] == "snapshot"]
     assert len(exported) == len(volumes)
     assert all(sorted(snapshot["acknowledged"]) == sorted(RATES) for snapshot in exported)
-    assert 0 < used.memory <= MEMORY
     at_half = _at_half([event for event in lines if event["type"] == "progress"], len(volumes))
     seconds = [snapshot["seconds"] for snapshot in exported]
     tell(
@@ -108,6 +107,7 @@ def test_many_side_by_side(benchmark: BenchmarkFixture, tmp_path: Path, export: 
     )
     tell("64 at once: done at half, least and most", f"{min(at_half):.2f}, {max(at_half):.2f}", "")
     tell("64 at once: peak memory", f"{used.memory // MiB} MiB", f"{MEMORY // MiB} MiB")
+    assert 0 < used.memory <= MEMORY
 
 
 def _at_half(events: Sequence[Mapping[str, Any]], count: int) -> list[float]:
