@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ class CommandLine:
         """The command that creates the repository."""
         return self.command("init", *(part for n, root in enumerate(self.roots, 1) for part in ("--to", f"d{n}={root}")))
 
-    def run(self, *arguments: str, watch_memory: bool = False) -> Usage:
+    def run(self, *arguments: str, watch_memory: bool = False, codes: Collection[int] = (0,)) -> Usage:
         """Runs one command to its end."""
-        return run(self.command(*arguments), env=self.environment, watch_memory=watch_memory)
+        return run(self.command(*arguments), env=self.environment, watch_memory=watch_memory, codes=codes)
 
     def run_plain(self, *arguments: str) -> Usage:
         """As ``run``, for people to read."""

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,9 @@ def run(
     cwd: Path | None = None,
     watch_memory: bool = False,
     timeout: float = 3600,
+    codes: Collection[int] = (0,),
 ) -> Usage:
-    """Runs ``command`` to its end, then syncs; ``Failed`` if it fails or takes longer than ``timeout`` seconds."""
+    """Runs ``command`` to its end, then syncs; ``Failed`` if its exit code is none of ``codes`` or it takes longer than ``timeout`` seconds."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         process = start(command, env=env, cwd=cwd, stdout=output.fileno(), stderr=errors.fileno())
@@ -69,7 +70,7 @@ def run(
             memory = watch.stop() if watch else 0
             if process.returncode is None:
                 kill(process)
-        if process.returncode:
+        if process.returncode not in codes:
             errors.seek(0)
             said = errors.read()[-2000:].decode(errors="replace").strip()
             raise Failed(f"{' '.join(command)}: exit code {process.returncode}: {said}")

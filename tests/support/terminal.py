@@ -19,13 +19,13 @@ class Terminal:
     A context: whoever leaves it has ended the program.
     """
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, columns: int = 120) -> None:
         self.seen = ""
         self._leader, follower = pty.openpty()
         os.set_blocking(self._leader, False)
         self.process = subprocess.Popen(
             command,
-            env={**env, "TERM": "xterm", "COLUMNS": "120"},
+            env={**env, "TERM": "xterm", "COLUMNS": str(columns)},
             cwd=cwd,
             stdin=follower,
             stdout=follower,

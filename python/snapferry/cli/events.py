@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from snapferry.cli.standing import document
+
 if TYPE_CHECKING:
     from snapferry.cli.invocation import Invocation
     from snapferry.types import Progress, ProgressCallback
@@ -20,13 +22,14 @@ def json_lines(invocation: Invocation) -> ProgressCallback:
         now = time.monotonic()
         if now - last.get(event.subject, -JSON_SECONDS) >= JSON_SECONDS:
             last[event.subject] = now
-            document = {
+            line = {
                 "operation": event.operation,
                 "subject": event.subject,
                 "done": event.done,
                 "total": event.total,
                 "sent": event.sent,
+                "channels": document(event.channels),
             }
-            invocation.emit("progress", document)
+            invocation.emit("progress", line)
 
     return callback

@@ -38,7 +38,8 @@ def _bar() -> Iterator[ProgressCallback]:
         def callback(event: Progress) -> None:
             key = (event.operation, event.subject)
             if key not in tasks:
-                tasks[key] = shown.add_task(f"{event.operation} {event.subject}", total=event.total)
-            shown.update(tasks[key], completed=event.done, total=event.total)
+                tasks[key] = shown.bars.add_task(f"{event.operation} {event.subject}", total=event.total)
+            shown.bars.update(tasks[key], completed=event.done, total=event.total)
+            shown.stand(event.operation, event.channels)
 
         yield callback

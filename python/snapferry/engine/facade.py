@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self
 
-from snapferry.config import Config, load_config
+from snapferry.config import Config, format_size, load_config
 from snapferry.destination import Destination
 from snapferry.engine.bulk import Bulk
 from snapferry.engine.destinations import Destinations
@@ -95,6 +95,9 @@ class Repository:
         opened, self._opened = self._opened, None
         if opened is not None:
             membership, memory = opened
+            used = membership.tools.budget.statistics()
+            if used.peak:
+                logger.debug("memory in flight: %s at most, of %s", format_size(used.peak), format_size(used.total))
             try:
                 await memory.close()
             finally:
