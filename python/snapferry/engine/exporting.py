@@ -13,6 +13,7 @@ from snapferry.engine.mapping import check_map, parent_of_map
 from snapferry.errors import ConfigurationError
 from snapferry.pipeline.backup import Export, ExportPlan
 from snapferry.pipeline.preparing import Prepared, prepare
+from snapferry.pipeline.sizing import PACK_SIZE, UNLIKE_PACK_SIZE
 from snapferry.pipeline.tools import Tools
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
@@ -101,7 +102,11 @@ class Exporting:
             draft = self._draft(source, volume, block_size, tags, compared, latest, await self._memory.generation(volume))
             engine = membership.config.engine
             # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
-            share = await stack.enter_async_context(self._tools.admission.share(draft.block_size, self._side_by_side))
+            manners = self._manners()
+            alike = all(manners[name].slow == "block" for name in self._to)
+            share = await stack.enter_async_context(
+                self._tools.admission.share(draft.block_size, self._side_by_side, PACK_SIZE if alike else UNLIKE_PACK_SIZE)
+            )
             kept = await stack.enter_async_context(leftovers(membership.spool_root))
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache, membership.tools.threads,
@@ -116,7 +121,7 @@ class Exporting:
                     self._with_parent(draft, prepared), prepared.parent, self._min_copies,
                     codec=engine.codec, level=engine.level, check=engine.check_built,
                     skip_unreadable=self._skip_unreadable, dry_run=self._dry_run, changes=changes,
-                    parent_packs=await self._packs_of(prepared.parent) if changes else None, manners=self._manners(),
+                    parent_packs=await self._packs_of(prepared.parent) if changes else None, manners=manners,
                 )  # fmt: skip
             spool = await stack.enter_async_context(Spool(membership.spool_root, engine.spool_size))
             export = Export(

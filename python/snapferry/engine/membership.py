@@ -50,7 +50,7 @@ async def open_all(
             failures[config.name] = result
         else:
             stack.push_async_callback(result.close)
-            opened[config.name] = limits.limited(with_deadline(board.metered(with_retry(limits.counted(result))), _seconds(config)))
+            opened[config.name] = limits.limited(board.metered(with_deadline(with_retry(limits.counted(result)), _seconds(config))))
     return opened, failures
 
 

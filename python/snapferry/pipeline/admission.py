@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from snapferry.pipeline.sizing import ExportSizing, export_sizing, fair_share, smallest_share
+from snapferry.pipeline.sizing import PACK_SIZE, ExportSizing, export_sizing, fair_share, smallest_share
 from snapferry.transport import BudgetShare, ByteBudget
 
 
@@ -36,12 +36,13 @@ class Admission:
         self._exports = 0
 
     @asynccontextmanager
-    async def share(self, block_size: int, side_by_side: int | None = None) -> AsyncIterator[Share]:
+    async def share(self, block_size: int, side_by_side: int | None = None, largest_pack: int = PACK_SIZE) -> AsyncIterator[Share]:
         """Waits for a share, which is held while the block runs.
 
         Arguments:
             side_by_side: how many exports there are to be at once. None where nobody knows: then it is those that are here now, and the
                 export keeps only what it cannot do without, and may use what is free beyond that.
+            largest_pack: bytes of the packs that it makes, at most.
 
         Raises:
             ConfigurationError: the whole budget is too small for blocks of that size.
@@ -51,7 +52,7 @@ class Admission:
         try:
             fair = fair_share(self._budget.total, block_size, side_by_side or self._exports)
             taken = await self._take(block_size, fair)
-            sizing = export_sizing(taken, block_size, self._processors)
+            sizing = export_sizing(taken, block_size, self._processors, largest_pack)
             if side_by_side is None:
                 self._shares.release(taken - sizing.share)
                 taken = sizing.share

@@ -9,6 +9,9 @@ from snapferry.errors import ConfigurationError
 from snapferry.types import KiB, MiB
 
 PACK_SIZE = 32 * MiB
+UNLIKE_PACK_SIZE = 16 * MiB
+"""Where a destination is not to hold others up: a pack on its way there is memory that nobody else has."""
+
 _SMALLEST_PACK = 4 * MiB
 _BATCH = 8 * MiB
 _SPARE = 256 * KiB
@@ -46,8 +49,8 @@ def room_needed(blocks: int, block_size: int) -> int:
     return blocks * (block_size + _core.RECORD_OVERHEAD) + block_size + _SPARE
 
 
-def export_sizing(share: int, block_size: int, processors: int) -> ExportSizing:
-    """For one export that has ``share`` bytes and a machine of so many processors.
+def export_sizing(share: int, block_size: int, processors: int, largest_pack: int = PACK_SIZE) -> ExportSizing:
+    """For one export that has ``share`` bytes and a machine of so many processors, and makes packs of at most so many bytes, if it can.
 
     What cannot drain by itself (read buffers, packs that are being filled) stays below two thirds of the share; the rest is for
     packs on their way, which always drain.
@@ -58,7 +61,7 @@ def export_sizing(share: int, block_size: int, processors: int) -> ExportSizing:
     for batch_bytes in (_BATCH, _BATCH // 2, _BATCH // 4, _BATCH // 8, _BATCH // 16, _BATCH // 32, _BATCH // 64, _BATCH // 128):
         batch = max(1, batch_bytes // block_size)
         for readers in range(processors + 1, 0, -1):
-            sizing = _sizing(batch, readers, block_size, largest_pack=min(PACK_SIZE, share // 6))
+            sizing = _sizing(batch, readers, block_size, largest_pack=min(largest_pack, share // 6))
             if sizing.share <= share:
                 return sizing
     raise ConfigurationError(

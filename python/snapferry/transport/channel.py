@@ -99,7 +99,8 @@ class Channel:
         self._owner = owner
         self._spool = spool
         self._budget = budget
-        self._pace = Pace(declared, _MOST_TIMES * declared)
+        # What is on its way cannot be taken back: one that is not to hold others up begins with one object, and gets more if they bring something.
+        self._pace = Pace(declared if self.slow == "block" else 1, _MOST_TIMES * declared)
         self._breaker = Breaker()
         self._queue: deque[Item] = deque()
         self._spooled: deque[Item] = deque()
@@ -299,13 +300,18 @@ class Channel:
         """What waits in memory first, since it takes up room there."""
         first = self._first_unfinished()
         for queue in (self._queue, self._spooled):
-            if queue is self._spooled and not self._may_read_spooled():
-                return None
+            if not (self._may_read_spooled() if queue is self._spooled else self._may_send_from_memory()):
+                continue
             for position, item in enumerate(queue):
                 if item.after <= first:
                     del queue[position]
                     return _Tried(item, queue is self._spooled)
         return None
+
+    def _may_send_from_memory(self) -> bool:
+        """One at a time always; more from one that is not to hold others up where nobody waits for memory."""
+        pressed = self.slow != "block" and self._budget is not None and self._budget.short
+        return not pressed or all(tried.spooled for tried in self._tried.values())
 
     def _may_read_spooled(self) -> bool:
         """One at a time always; a few more where nobody waits for memory."""

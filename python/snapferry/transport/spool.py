@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -114,10 +115,10 @@ class Spool:
         kept = self._kept[key] = _Kept(size, asyncio.get_running_loop().create_future())
         self._used += size
         try:
-            store = await self._store()
+            _, path, _ = await self._open()
             if self._used + self._elsewhere > self._limit:
                 raise DestinationFull(f"the spool at {self._root} may hold no more than {self._limit} bytes", "spool")
-            await store.create(key, data)
+            await asyncio.to_thread(_write, os.path.join(path, key), data)
         except BaseException:
             del self._kept[key]
             self._used -= size
@@ -128,13 +129,16 @@ class Spool:
         return kept
 
     async def _store(self) -> FileDestination:
+        return (await self._open())[0]
+
+    async def _open(self) -> tuple[FileDestination, str, int]:
         async with self._opening:
             if self._opened is None:
                 self._elsewhere = await asyncio.to_thread(_size_below, self._root)
                 path = os.path.join(self._root, _PREFIX + secrets.token_hex(8))
                 lock = await self._make(path)
                 self._opened = await FileDestination.open("spool", path, writable=True), path, lock
-            return self._opened[0]
+            return self._opened
 
     async def _make(self, path: str) -> int:
         """The directory ``path``, which nobody finds before it is locked; returns the descriptor that holds the lock."""
@@ -178,6 +182,23 @@ async def leftovers(root: str) -> AsyncIterator[Leftovers]:
         for store, _, lock in taken._opened:  # noqa: SLF001
             await store.close()
             os.close(lock)
+
+
+def _write(path: str, data: Buffer) -> None:
+    """A file with the object, under its name once it is whole. Not synced: whoever reads it compares it with its name."""
+    unfinished = f"{os.path.dirname(path)}/.{secrets.token_hex(8)}"
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb", buffering=0) as file:
+            rest = memoryview(data).cast("B")
+            while rest:
+                rest = rest[file.write(rest) :]
+        os.rename(unfinished, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (DestinationFull if full else DestinationError)(f"{path}: {error.strerror}", "spool") from error
 
 
 def _directories(root: str) -> list[str]:
