@@ -1,8 +1,8 @@
 """The destinations of one open repository, for those who look after them: list, add, test, remove."""
 
-import dataclasses
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
