@@ -230,7 +230,7 @@ impl Connection {
             if piece.is_empty() {
                 return Err(End::Failed(ErrorKind::UnexpectedEof.into()));
             }
-            let taken = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let taken = (piece.len() as u64).min(left) as usize;
             hash.update(&piece[..taken]);
             file.write_all(&piece[..taken])?;
             self.reader.consume(taken);

@@ -124,7 +124,7 @@ def test_without_root_it_is_confined_too(workshop: Workshop, listening: tuple[so
 
 @pytest.mark.parametrize("language", ["py", "rs"])
 def test_without_root_the_examples_conform(workshop: Workshop, language: str) -> None:
-    cases = ("creates_and_reads_back", "lets_one_of_many_win", "takes_a_full_pack", "lists_by_prefix", "deletes")
+    cases = ("creates_and_reads_back", "lets_one_of_many_win", "lists_by_prefix", "deletes")
     without_root(workshop, workshop.example(language).command, *cases)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -41,13 +42,22 @@ class Workshop:
         if language == "py":
             return self.plugin(PYTHON, str(shutil.copy(source, self.path)), **how)
         program = self.path / "directory_module"
-        if not program.exists():
-            subprocess.run(["rustc", "--edition", "2021", "-O", "-D", "warnings", "-o", program, source], check=True, cwd=self.path)
+        program.write_bytes(_built(source))
+        program.chmod(0o755)
         return self.plugin(str(program), **how)
 
     def arm(self) -> None:
         """From now on the fault is wanted."""
         (self.data / "armed").touch()
+
+
+@functools.cache
+def _built(source: Path) -> bytes:
+    """The program of an example in Rust, as its first lines say that it is built; once for all tests."""
+    with tempfile.TemporaryDirectory() as directory:
+        program = Path(directory) / "program"
+        subprocess.run(["rustc", "-O", "-D", "warnings", "-o", program, source], check=True, cwd=directory)
+        return program.read_bytes()
 
 
 @contextmanager
