@@ -13,8 +13,8 @@ from snapferry.destination import file as file_module
 from snapferry.testing.conformance import CASES, Case, run_case
 from snapferry.transport import Meter, Metered, with_retry
 from tests.support import sftp_servers
-from tests.support.object_server import ObjectServer, object_server
 from tests.support.modules import Workshop
+from tests.support.object_server import ObjectServer, object_server
 from tests.support.s3_servers import Server
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from snapferry.config.destinations import check_destinations
 from snapferry.config.layers import SECTIONS, Layers, check_environment
 from snapferry.config.places import KEY_FILE_NAME, find_config, join, not_offered, xdg
-from snapferry.config.service import SECTIONS as SERVICE_SECTIONS
 from snapferry.config.plugins import PluginConfig, check_commands_owner, check_plugins
+from snapferry.config.service import SECTIONS as SERVICE_SECTIONS
 from snapferry.config.tables import check_table, read_toml
 from snapferry.config.values import SPOOL_SIZE, Config, DestinationConfig, EngineConfig, PlacementConfig, RepositoryConfig
 from snapferry.errors import ConfigurationError

@@ -13,7 +13,9 @@ def test_a_repository_at_a_module_and_a_second_store_of_it(workshop: Workshop, t
     place = Place(tmp_path)
     command = ", ".join(f'"{word}"' for word in workshop.example("py").command)
     plugins = tmp_path / "plugins.toml"
-    plugins.write_text(f'[[plugin]]\nname = "tape"\ncommand = [{command}]\ndirectory = "{workshop.data}"\nenvironment = {{ TOKEN = "hush" }}\n')
+    plugins.write_text(
+        f'[[plugin]]\nname = "tape"\ncommand = [{command}]\ndirectory = "{workshop.data}"\nenvironment = {{ TOKEN = "hush" }}\n'
+    )
     plugins.chmod(0o600)
     place.run("init", "--to", f"near={tmp_path}/near", "--to", "vault=plugin:tape/vms", "--plugins", plugins)
     (tmp_path / "disk.img").write_bytes(os.urandom(2 << 20))
