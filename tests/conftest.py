@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import s3_servers, sftp_servers
+from tests.support import modules, s3_servers, sftp_servers
 from tests.support.lab import Lab, MakeLab
 from tests.support.s3_servers import Server
 
@@ -65,3 +65,17 @@ def sftp_server(request: pytest.FixtureRequest) -> sftp_servers.Server:
     """Each of the servers."""
     server: sftp_servers.Server = request.getfixturevalue(f"{request.param}_server")
     return server
+
+
+@pytest.fixture
+def workshop() -> Iterator[modules.Workshop]:
+    """Where modules are run."""
+    with modules.workshop() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def shared_workshop() -> Iterator[modules.Workshop]:
+    """The same for all tests, with what was built for one of them."""
+    with modules.workshop() as found:
+        yield found

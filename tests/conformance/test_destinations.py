@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from snapferry.config import PluginConfig
 from snapferry.destination import Destination, durable, open_destination, prepare_destination
 from snapferry.destination import file as file_module
 from snapferry.testing.conformance import CASES, Case, run_case
 from snapferry.transport import Meter, Metered, with_retry
 from tests.support import sftp_servers
+from tests.support.modules import Workshop
 from tests.support.object_server import ObjectServer, object_server
 from tests.support.s3_servers import Server
 
@@ -94,3 +96,25 @@ async def test_https(tmp_path: Path) -> None:
 async def _far(server: ObjectServer, place: str) -> Destination:
     """A store of the case's own: its name is the place's without the random end."""
     return await open_destination("far", server.url(place.rpartition("-")[0]), server.options())
+
+
+@pytest.fixture(scope="session")
+def module_in_rust(shared_workshop: Workshop) -> PluginConfig:
+    return shared_workshop.example("rs")
+
+
+@pytest.fixture(scope="session")
+def module_in_python(shared_workshop: Workshop) -> PluginConfig:
+    return shared_workshop.example("py")
+
+
+@pytest.mark.parametrize("language", ["python", "rust"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_module(case: Case, language: str, request: pytest.FixtureRequest) -> None:
+    plugin: PluginConfig = request.getfixturevalue(f"module_in_{language}")
+
+    async def make(place: str) -> Destination:
+        await prepare_destination("far", "plugin:tape", plugin=plugin)
+        return await open_destination("far", "plugin:tape", {"store": f"{language}/{place}"}, plugin=plugin)
+
+    await run_case(case, make)

@@ -43,8 +43,8 @@ class Dies(Wrapper):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def _open(name: str, url: str, options: Any = None, *, writable: bool = True) -> Destination:
-    return Dies(await open_destination(name, url, options, writable=writable))
+async def _open(name: str, url: str, options: Any = None, **how: Any) -> Destination:
+    return Dies(await open_destination(name, url, options, **how))
 
 
 def arm(arguments: list[str]) -> None:

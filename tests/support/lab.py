@@ -175,8 +175,8 @@ class Lab:
         """Keys of the packs at a place."""
         return sorted(key for key in self.stores[name] if key.startswith("packs/"))
 
-    async def _open(self, name: str, url: str, options: object = None, *, writable: bool = True) -> Destination:
-        del url, options, writable
+    async def _open(self, name: str, url: str, options: object = None, **how: object) -> Destination:
+        del url, options, how
         if name in self.missing:
             raise DestinationUnreachable("its root is missing", name)
         destination: Destination = MemoryDestination(name, self.stores[name])

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 @click.option("--to", "destinations", metavar="[NAME=]URL", multiple=True, required=True, help="A destination; give it once for each.")
 @click.option("--key-file", metavar="FILE", help="Use this key; without it a new one is made beside the configuration (mode 0600).")
 @click.option("--passphrase-file", metavar="FILE", help="The passphrase in this file opens the repository, and no key file is made.")
+@click.option(
+    "--plugins", "plugin_file", metavar="FILE", help="The [[plugin]] tables that URLs of plugin:NAME mean; they go into the configuration."
+)
 @click.option("--min-copies", type=click.IntRange(min=1), metavar="N", help="How many destinations must acknowledge an export.")
 @click.option("--dry-run", is_flag=True, help="Check the arguments and say what would be made.")
 @common_options
@@ -28,6 +31,7 @@ def init_command(
     destinations: tuple[str, ...],
     key_file: str | None,
     passphrase_file: str | None,
+    plugin_file: str | None,
     min_copies: int | None,
     dry_run: bool,
 ) -> int:
@@ -38,7 +42,7 @@ def init_command(
     """
     import os
 
-    from snapferry.config import new_config, new_config_path
+    from snapferry.config import load_plugins, new_config, new_config_path
     from snapferry.engine import check_passphrase_file
     from snapferry.errors import AccessDenied, SnapferryError
 
@@ -48,6 +52,7 @@ def init_command(
         key_file=key_file,
         passphrase_file=passphrase_file,
         min_copies=min_copies or 1,
+        plugins=load_plugins(plugin_file) if plugin_file is not None else (),
     )
     if os.path.lexists(config.path):
         raise SnapferryError(f"{config.path} exists already; nothing was overwritten")
@@ -85,6 +90,9 @@ def init_command(
 @click.option("--from", "destinations", metavar="[NAME=]URL", multiple=True, required=True, help="A destination; give it once for each.")
 @click.option("--key-file", metavar="FILE", help="The repository's key; or this.")
 @click.option("--passphrase-file", metavar="FILE", help="Holds the repository's passphrase.")
+@click.option(
+    "--plugins", "plugin_file", metavar="FILE", help="The [[plugin]] tables that URLs of plugin:NAME mean; they go into the configuration."
+)
 @click.option("--id", "repository_id", metavar="ID", help="Only the repository of this id; needed to be sure where a public key was added.")
 @common_options
 @click.pass_obj
@@ -94,6 +102,7 @@ def connect_command(
     destinations: tuple[str, ...],
     key_file: str | None,
     passphrase_file: str | None,
+    plugin_file: str | None,
     repository_id: str | None,
 ) -> int:
     """Attach an existing repository on a blank machine: write the configuration and rebuild what is local.
@@ -102,7 +111,7 @@ def connect_command(
     """
     import os
 
-    from snapferry.config import new_config, new_config_path
+    from snapferry.config import load_plugins, new_config, new_config_path
     from snapferry.engine import connect, open_repository
     from snapferry.errors import SnapferryError
 
@@ -114,6 +123,7 @@ def connect_command(
         key_file=key_file,
         passphrase_file=passphrase_file,
         repository_id=repository_id,
+        plugins=load_plugins(plugin_file) if plugin_file is not None else (),
     )
     if os.path.lexists(wanted.path):
         raise SnapferryError(f"{wanted.path} exists already; nothing was overwritten")

@@ -7,6 +7,7 @@ and reads no key.
 from snapferry.config.destinations import parse_destination
 from snapferry.config.jobs import JobConfig, JobsFile, load_jobs
 from snapferry.config.places import FILE_NAME, KEY_FILE_NAME, find_config, new_config_path
+from snapferry.config.plugins import PluginConfig, load_plugins
 from snapferry.config.reading import load_config, new_config
 from snapferry.config.units import format_size, parse_rate, parse_size
 from snapferry.config.values import (
@@ -29,6 +30,7 @@ __all__ = [
     "JobConfig",
     "JobsFile",
     "PlacementConfig",
+    "PluginConfig",
     "Price",
     "RepositoryConfig",
     "Setting",
@@ -36,6 +38,7 @@ __all__ = [
     "format_size",
     "load_config",
     "load_jobs",
+    "load_plugins",
     "new_config",
     "new_config_path",
     "parse_destination",

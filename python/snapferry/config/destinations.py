@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from snapferry.config import sftp_place
 from snapferry.config.http_place import is_http, split_http
 from snapferry.config.places import check_url, join, nearest, not_offered, place_of, without_secrets
+from snapferry.config.plugins import SCHEME, PluginConfig, plugin_of, store_of
 from snapferry.config.s3_place import parse_s3
 from snapferry.config.tables import check_table
 from snapferry.config.units import parse_rate
@@ -28,9 +29,13 @@ _NAMED_URL = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
 
 
 def parse_destination(text: str, taken: Sequence[str] = ()) -> DestinationConfig:
-    """``[NAME=]URL`` as flags give it; a bare path is made absolute. Without a name it is ``near`` (``cloud`` in a bucket, ``far`` at a server), ``near-2`` and so on."""
+    """``[NAME=]URL`` as flags give it; a bare path is made absolute. Without a name it is ``near`` (``cloud`` in a bucket, ``far`` at a
+    server, the plug-in's name of ``plugin:NAME[/STORE]``), ``near-2`` and so on.
+    """
     match = _NAMED_URL.fullmatch(text)
     usual = "cloud" if text.startswith("s3:") else "far" if is_http(text) else "near"
+    if re.match(rf"{SCHEME}\w", text):
+        usual = re.split("[:/]", text)[1]
     name, url = (match[1], match[2]) if match else (usual, text)
     if match is None and re.fullmatch(rf"{_NAME.pattern}=", text):
         raise ConfigurationError(f"destination {text!r} has a name and no URL; write NAME=URL")
@@ -39,14 +44,17 @@ def parse_destination(text: str, taken: Sequence[str] = ()) -> DestinationConfig
         count += 1
         name = f"{usual}-{count}"
     where = f"destination {name!r}"
+    options: dict[str, object] = {}
     if is_http(url):
         url, options = split_http(url, {}, Path.cwd(), where)
         return DestinationConfig(name, url, options=MappingProxyType(options))
-    return DestinationConfig(name, check_url(url, Path.cwd(), where))
+    if url.startswith(SCHEME) and "/" in url:
+        url, options["store"] = url.split("/", 1)
+    return DestinationConfig(name, check_url(url, Path.cwd(), where), options=options)
 
 
 def check_destinations(
-    entries: object, file: Path, flags: Mapping[str, str | int] = MappingProxyType({})
+    entries: object, file: Path, plugins: Mapping[str, PluginConfig], flags: Mapping[str, str | int] = MappingProxyType({})
 ) -> tuple[tuple[DestinationConfig, ...], dict[str, str]]:
     """The checked destinations, and ``destination.NAME.key`` to the origin of each value. A flag ``destination.NAME.limit_rate`` beats the file."""
     if not isinstance(entries, list) or not entries:
@@ -77,6 +85,7 @@ def check_destinations(
         if not isinstance(limit, (str, int)) or isinstance(limit, bool):
             raise ConfigurationError(f"{file}: {where}: limit_rate: {limit!r} is not a rate")
         url = check_url(url, file.parent, f"{file}: {where}")
+        plugin: PluginConfig | None = None
         if url.startswith("s3:"):
             options = _absolute(options, file, "ca_bundle")
             place = parse_s3(url, options, f"{file}: {where}").url
@@ -86,6 +95,9 @@ def check_destinations(
         elif is_http(url):
             url, options = split_http(url, options, file.parent, f"{file}: {where}")
             place = url
+        elif url.startswith(SCHEME):
+            plugin = plugin_of(url, options, plugins, f"{file}: {where}")
+            place = url + store_of(options, f"{file}: {where}")
         else:
             place = place_of(url)
         if name in origins or any(d.name == name for d in destinations):
@@ -95,7 +107,7 @@ def check_destinations(
         places[place] = name
         rate = parse_rate(limit, f"{file}: {where}: limit_rate")
         prices = Price(**{k: float(v) for k, v in price.items()})
-        destinations.append(DestinationConfig(name, url, slow, float(patience), prices, MappingProxyType(options), rate))
+        destinations.append(DestinationConfig(name, url, slow, float(patience), prices, MappingProxyType(options), rate, plugin))
         origins |= {f"destination.{name}.{key}": f"file:{file}" for key in table if key != "name"}
     for flag in flags:
         if flag.startswith("destination."):

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 FILE_NAME = "snapferry.toml"
 KEY_FILE_NAME = "snapferry.key"
-_OFFERED_SCHEMES = ("file", "memory", "s3", "sftp", "http", "https")
-_LATER_SCHEMES = ("gs", "az", "plugin")
+PLUGIN_GROUP = "snapferry.destinations"
+_OFFERED_SCHEMES = ("file", "memory", "plugin", "s3", "sftp", "http", "https")
+_LATER_SCHEMES = ("gs", "az")
 
 
 def without_secrets(url: str) -> str:
@@ -80,13 +81,22 @@ def check_url(url: str, base: Path, where: str) -> str:
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
     if scheme is None:
         return str(join(base, url))
-    if scheme[1] not in _OFFERED_SCHEMES:
-        reason = not_offered(scheme[1], ("bare paths", *_OFFERED_SCHEMES), _LATER_SCHEMES)
+    if scheme[1] == "plugin" and not re.fullmatch(r"plugin:[A-Za-z0-9][A-Za-z0-9._-]*", url):
+        raise ConfigurationError(f"{where}: url {url!r} should read plugin:NAME, of a [[plugin]]")
+    if scheme[1] not in _OFFERED_SCHEMES and scheme[1] not in installed_schemes():
+        reason = not_offered(scheme[1], ("bare paths", *_OFFERED_SCHEMES, *installed_schemes()), _LATER_SCHEMES)
         raise ConfigurationError(f"{where}: url {without_secrets(url)!r}: scheme {reason}")
     parts = urlsplit(url)
     if scheme[1] == "file" and (parts.netloc not in ("", "localhost") or not parts.path.startswith("/")):
         raise ConfigurationError(f"{where}: url {url!r}: a file URL has three slashes and an absolute path, as in file:///srv/backup")
     return url
+
+
+def installed_schemes() -> tuple[str, ...]:
+    """The schemes of destinations that installed Python packages offer (entry points of ``snapferry.destinations``). None is loaded."""
+    from importlib.metadata import entry_points
+
+    return tuple(sorted(entry.name for entry in entry_points(group=PLUGIN_GROUP)))
 
 
 def place_of(url: str) -> str:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from snapferry.config.destinations import check_destinations
 from snapferry.config.layers import SECTIONS, Layers, check_environment
 from snapferry.config.places import KEY_FILE_NAME, find_config, join, not_offered, xdg
+from snapferry.config.plugins import PluginConfig, check_commands_owner, check_plugins
 from snapferry.config.service import SECTIONS as SERVICE_SECTIONS
 from snapferry.config.tables import check_table, read_toml
 from snapferry.config.values import SPOOL_SIZE, Config, DestinationConfig, EngineConfig, PlacementConfig, RepositoryConfig
-from snapferry.errors import AccessDenied, ConfigurationError
+from snapferry.errors import ConfigurationError
 from snapferry.types import MiB
 
 if TYPE_CHECKING:
@@ -43,10 +44,7 @@ def load_config(
     environment = os.environ if environment is None else environment
     file = find_config(path, environment)
     document, owner = read_toml(file)
-    if _names_a_command(document) and (owner.st_uid not in (0, os.geteuid()) or owner.st_mode & 0o022):
-        raise AccessDenied(
-            f"{file} names a command to run, so it must belong to you or to root, and no one else may write it; it was not read (chmod go-w it, or chown it)"
-        )
+    check_commands_owner(document, file, owner)
     return _build(document, file, environment, flags)
 
 
@@ -55,9 +53,8 @@ def check_document(document: Mapping[str, Any], file: Path) -> Config:
     return _build(document, file, os.environ, {})
 
 
-def _names_a_command(document: Mapping[str, Any]) -> bool:
-    repository = document.get("repository")
-    return isinstance(repository, dict) and "passphrase_command" in repository
+def _by_name(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(table["name"], table) for table in tables]
 
 
 def new_config(
@@ -68,11 +65,13 @@ def new_config(
     passphrase_file: str | os.PathLike[str] | None = None,
     repository_id: str | None = None,
     min_copies: int = 1,
+    plugins: Sequence[PluginConfig] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Config:
     """A configuration with default values that is in no file yet (``write_config`` puts it at ``path``).
 
     ``key_file`` is by default ``snapferry.key`` beside ``path``, unless there is a ``passphrase_file``. Checked as if it had been read.
+    ``plugins`` are those that destinations of ``plugin:NAME`` name.
     """
     if key_file and passphrase_file:
         raise ConfigurationError("either a key file or a passphrase file opens a repository: give one of them")
@@ -87,7 +86,8 @@ def new_config(
         {"name": d.name, "url": d.url, "slow": d.slow, "patience": d.patience, "options": dict(d.options), "limit_rate": d.limit_rate or 0}
         for d in destinations
     ]
-    document = {"repository": repository, "destination": entries, "placement": {"min_copies": min_copies}}
+    document: dict[str, Any] = {"repository": repository, "destination": entries, "placement": {"min_copies": min_copies}}
+    document |= {"plugin": [{"name": plugin.name, **plugin.table()} for plugin in plugins]}
     return _build(document, Path(path).absolute(), os.environ if environment is None else environment, {})
 
 
@@ -103,7 +103,7 @@ def _opener(repository: Layers) -> str:
 
 
 def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, str], flags: Mapping[str, str | int]) -> Config:
-    check_table(document, "the file", (*SECTIONS, "destination", *SERVICE_SECTIONS), file)
+    check_table(document, "the file", (*SECTIONS, "destination", "plugin", *SERVICE_SECTIONS), file)
     check_environment(environment)
     sections = {name: Layers(name, document.get(name, {}), file, environment, flags) for name in SECTIONS}
     repository, placement, engine = sections["repository"], sections["placement"], sections["engine"]
@@ -117,7 +117,9 @@ def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, st
         if scheme != "sqlite" or not rest:
             raise repository.fail("catalog", not_offered(catalog.split(":")[0], ("sqlite",), ("postgresql",)) + " (write sqlite:///PATH)")
         catalog = f"sqlite:///{join(file.parent, rest)}"
-    destinations, origins = check_destinations(document.get("destination", []), file, flags)
+    plugins = check_plugins(document.get("plugin", []), file)
+    destinations, origins = check_destinations(document.get("destination", []), file, plugins, flags)
+    origins |= {f"plugin.{name}.{key}": f"file:{file}" for name, table in _by_name(document.get("plugin", [])) for key in table}
     config = Config(
         path=file,
         repository=RepositoryConfig(
@@ -145,6 +147,7 @@ def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, st
             spool_dir=engine.path("spool_dir", file.parent) if engine.raw("spool_dir") is not None else None,
         ),
         origins={key: origin for layers in sections.values() for key, origin in layers.origins.items()} | origins,
+        plugins=tuple(plugins.values()),
     )
     if config.placement.min_copies > len(destinations):
         raise placement.fail(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from snapferry.config.places import nearest, without_secrets, xdg
+from snapferry.config.plugins import PluginConfig
 from snapferry.config.units import format_size
 from snapferry.errors import ConfigurationError
 from snapferry.types import GiB, MiB
@@ -38,6 +39,7 @@ class DestinationConfig:
 
     ``slow`` is ``block``, ``spool`` or ``detach``; ``patience`` the seconds that it may go on failing with what may pass by itself.
     ``limit_rate``: bytes a second to it, and as many from it, beside what ``[engine]`` allows all together; None for no limit.
+    ``plugin`` is what a URL of ``plugin:NAME`` names, else None.
     """
 
     name: str
@@ -47,6 +49,7 @@ class DestinationConfig:
     price: Price = Price()
     options: Mapping[str, Any] = field(default_factory=dict)
     limit_rate: int | None = None
+    plugin: PluginConfig | None = None
 
     @property
     def shown_url(self) -> str:
@@ -121,6 +124,7 @@ class Config:
     placement: PlacementConfig
     engine: EngineConfig
     origins: Mapping[str, str] = field(default_factory=dict)
+    plugins: tuple[PluginConfig, ...] = ()
 
     def destination(self, name: str) -> DestinationConfig:
         """The destination of that name; ``ConfigurationError`` naming the nearest if there is none."""
@@ -183,6 +187,8 @@ class Config:
             values[f"{at}.limit_rate"] = _rate(destination.limit_rate)
             values[f"{at}.price"] = _plain(destination.price)
             values[f"{at}.options"] = {k: "(hidden)" if _SECRET.search(k) else v for k, v in destination.options.items()}
+        for plugin in self.plugins:
+            values |= {f"plugin.{plugin.name}.{key}": value for key, value in plugin.shown().items()}
         return [Setting(key, value, self.origins.get(key, "default")) for key, value in values.items()]
 
 

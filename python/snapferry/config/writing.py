@@ -28,6 +28,8 @@ def write_config(config: Config) -> None:
         lines.append(f"catalog = {_toml(config.repository.catalog)}")
     for d in config.destinations:
         lines += ["", "[[destination]]", *(f"{key} = {_toml(value)}" for key, value in destination_table(d).items())]
+    for plugin in config.plugins:
+        lines += ["", "[[plugin]]", f"name = {_toml(plugin.name)}", *(f"{key} = {_toml(value)}" for key, value in plugin.table().items())]
     lines += ["", "[placement]", f"policy = {_toml(config.placement.policy)}", f"min_copies = {config.placement.min_copies}"]
     lines += ["", "[engine]", f"memory = {_toml(_size(config.engine.memory))}"]
     usual = EngineConfig(threads=os.cpu_count() or 1)

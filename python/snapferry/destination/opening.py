@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from snapferry.config.http_place import is_http, parse_http
 from snapferry.config.option_values import without_query
+from snapferry.config.places import installed_schemes
+from snapferry.config.plugins import SCHEME, PluginConfig
 from snapferry.config.s3_place import parse_s3
 from snapferry.config.sftp_place import parse_sftp
 from snapferry.destination.contract import Destination
@@ -17,7 +19,7 @@ from snapferry.destination.file import FileDestination
 from snapferry.destination.memory import MemoryDestination, MemoryStore
 from snapferry.errors import ConfigurationError
 
-SCHEMES = ("file", "memory", "s3", "sftp", "http", "https")
+SCHEMES = ("file", "memory", "plugin", "s3", "sftp", "http", "https")
 
 _log = logging.getLogger(__name__)
 
@@ -27,13 +29,17 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _memory_places: dict[str, MemoryStore] = {}
 
 
-async def open_destination(name: str, url: str, options: Mapping[str, object] | None = None, *, writable: bool = True) -> Destination:
+async def open_destination(
+    name: str, url: str, options: Mapping[str, object] | None = None, *, writable: bool = True, plugin: PluginConfig | None = None
+) -> Destination:
     """Opens the place that ``url`` names; it must exist.
 
     Arguments:
         name: of the destination in the configuration.
-        url: ``file:///path``, a path alone, ``s3://BUCKET/PREFIX``, ``sftp://USER@HOST/PATH``, ``https://HOST/objects/NAME``, or ``memory://NAME``.
+        url: ``file:///path``, a path alone, ``s3://BUCKET/PREFIX``, ``sftp://USER@HOST/PATH``, ``https://HOST/objects/NAME``, ``plugin:NAME``,
+            ``memory://NAME``, or one whose scheme an installed Python package offers.
         options: of the store: those of ``snapferry.config.s3_place``, ``sftp_place`` and ``http_place``; neither ``file`` nor ``memory`` has any.
+        plugin: what ``plugin:NAME`` names in the configuration.
         writable: whether objects are going to be created or deleted. Of a directory it asks for the permission now, and clears away what a
             killed writer left; of a bucket it finds out whether it has conditional puts, where the options do not say so.
 
@@ -47,6 +53,16 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
         return await _sftp(name, url, options, writable=writable)
     if is_http(url):
         return await _http(name, url, options)
+    if url.startswith(SCHEME):
+        from snapferry.destination.module import ModuleDestination
+
+        return await ModuleDestination.open(name, _known(name, url, plugin), options or {})
+    if (scheme := _foreign(url)) is not None:
+        from snapferry.destination.installed import open_installed
+
+        destination = await open_installed(name, scheme, url, options or {}, writable=writable)
+        if destination is not None:
+            return destination
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
     if scheme == "memory":
@@ -54,7 +70,9 @@ async def open_destination(name: str, url: str, options: Mapping[str, object] | 
     return await FileDestination.open(name, place, writable=writable)
 
 
-async def prepare_destination(name: str, url: str, options: Mapping[str, object] | None = None) -> Mapping[str, object]:
+async def prepare_destination(
+    name: str, url: str, options: Mapping[str, object] | None = None, *, plugin: PluginConfig | None = None
+) -> Mapping[str, object]:
     """Makes the place that ``url`` names if it can be made: a directory, durably; a bucket or a server's store is never made. For ``init`` and ``destination add``.
 
     Returns:
@@ -71,6 +89,13 @@ async def prepare_destination(name: str, url: str, options: Mapping[str, object]
         return await learn_options(name, url, options)
     if is_http(url):
         await (await _http(name, url, options)).close()
+        return dict(options or {})
+    if url.startswith(SCHEME):
+        from snapferry.destination.module import ModuleDestination
+
+        await ModuleDestination.prepare(name, _known(name, url, plugin))
+        return dict(options or {})
+    if _foreign(url) in installed_schemes():
         return dict(options or {})
     scheme, place = _split(name, url)
     _check_options(name, scheme, options)
@@ -138,6 +163,18 @@ async def _http(name: str, url: str, options: Mapping[str, object] | None) -> De
     return await HttpDestination.open(name, link_of(place, where))
 
 
+def _foreign(url: str) -> str | None:
+    """The scheme of a URL that is none of ours."""
+    match = _SCHEME.match(url)
+    return match[1].lower() if match is not None and match[1].lower() not in SCHEMES else None
+
+
+def _known(name: str, url: str, plugin: PluginConfig | None) -> PluginConfig:
+    if plugin is None or url != f"{SCHEME}{plugin.name}":
+        raise ConfigurationError(f"destination {name}: no [[plugin]] is given for {url!r}")
+    return plugin
+
+
 def _split(name: str, url: str) -> tuple[str, str]:
     """(scheme, place): an absolute path for ``file``, a word for ``memory``."""
     match = _SCHEME.match(url)
@@ -148,7 +185,7 @@ def _split(name: str, url: str) -> tuple[str, str]:
     scheme = match[1].lower()
     if scheme not in SCHEMES:
         raise ConfigurationError(
-            f"destination {name}: unknown scheme {scheme!r} in {without_query(url)!r}; known are {', '.join(SCHEMES)}, or a path alone"
+            f"destination {name}: unknown scheme {scheme!r} in {without_query(url)!r}; known are {', '.join((*SCHEMES, *installed_schemes()))}, or a path alone"
         )
     parts = urlsplit(url)
     if scheme == "memory":

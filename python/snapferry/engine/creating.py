@@ -36,7 +36,7 @@ async def create_repository(config: Config) -> Config:
     """
     _refuse_existing(config)
     async with AsyncExitStack() as stack:
-        config = await _learned(config, prepare_destination)
+        config = await _learned(config, prepare)
         board = ReplicaBoard([destination.name for destination in config.destinations])
         opened, failures = await open_all(
             config.destinations, board, Limits(config.engine.limit_rate, config.rates()), stack, writable=True
@@ -83,7 +83,7 @@ async def connect(config: Config) -> Config:
     return connected
 
 
-Learn = Callable[[str, str, Mapping[str, object]], Awaitable[Mapping[str, object]]]
+Learn = Callable[[DestinationConfig], Awaitable[Mapping[str, object]]]
 
 
 async def _learned(config: Config, learn: Learn) -> Config:
@@ -93,20 +93,25 @@ async def _learned(config: Config, learn: Learn) -> Config:
 
 async def learned(destination: DestinationConfig, learn: Learn) -> DestinationConfig:
     """A destination with what ``learn`` finds out about its store among its options; a warning where that is sad."""
-    options = await learn(destination.name, destination.url, destination.options)
+    options = await learn(destination)
     for option, meaning in _WEAK.items():
         if options.get(option) is False and option not in destination.options:
             logger.warning("%s: %s; noted as %s = false", destination.name, meaning, option)
     return dataclasses.replace(destination, options=MappingProxyType(dict(options)))
 
 
-async def _learn_if_allowed(name: str, url: str, options: Mapping[str, object]) -> Mapping[str, object]:
+async def prepare(config: DestinationConfig) -> Mapping[str, object]:
+    """Makes a destination's place as ``prepare_destination`` does; returns its options with what was learned."""
+    return await prepare_destination(config.name, config.url, config.options, plugin=config.plugin)
+
+
+async def _learn_if_allowed(config: DestinationConfig) -> Mapping[str, object]:
     """Nothing more than is known, where the store may only be read: whoever writes there finds out."""
     try:
-        return await learn_options(name, url, options)
+        return await learn_options(config.name, config.url, config.options)
     except DestinationError as error:
         logger.debug("%s", error)
-        return options
+        return config.options
 
 
 _WEAK = {

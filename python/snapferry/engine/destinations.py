@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from snapferry.config import Config, DestinationConfig, Price
 from snapferry.config.editing import add_destination, check_added, check_removed, remove_destination
-from snapferry.destination import Destination, free_bytes, prepare_destination
+from snapferry.destination import Destination, free_bytes
 from snapferry.destination.proof import Proof, prove
-from snapferry.engine.creating import learned
+from snapferry.engine.creating import learned, prepare
 from snapferry.engine.membership import Membership, open_all
 from snapferry.engine.memory import Memory
 from snapferry.engine.standing import standing
@@ -100,7 +101,8 @@ class Destinations:
         changed = check_added(config, destination)
         if dry_run:
             return Added(changed, destination, attached=False)
-        destination = await learned(destination, prepare_destination)
+        destination = dataclasses.replace(destination, plugin=changed.destination(destination.name).plugin)
+        destination = await learned(destination, prepare)
         async with AsyncExitStack() as stack:
             place = await self._opened(destination, stack)
             attached = await attach(self._membership.members, place)

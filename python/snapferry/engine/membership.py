@@ -35,7 +35,7 @@ async def open_all(
         seconds = _seconds(config)
         try:
             async with asyncio.timeout(seconds):
-                return await open_destination(config.name, config.url, config.options, writable=writable)
+                return await open_destination(config.name, config.url, config.options, writable=writable, plugin=config.plugin)
         except TimeoutError:
             return DestinationUnreachable(f"could not be opened within {seconds:.0f} s", config.name)
         except SnapferryError as error:

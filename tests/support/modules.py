@@ -1,0 +1,88 @@
+"""Storage modules to be run: the examples, as their page says they are built, and the faulty ones, where a user of their own can reach them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snapferry.config import PluginConfig
+from snapferry.testing import faulty_module
+
+PYTHON = "/usr/bin/python3"
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A directory that everybody may enter; ``data`` is the modules' own."""
+
+    path: Path
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    def plugin(self, *command: str, **how: Any) -> PluginConfig:
+        return PluginConfig("tape", command=command, directories=(str(self.data),), **how)
+
+    def faulty(self, fault: str, *arguments: str, **how: Any) -> PluginConfig:
+        program = str(shutil.copy(faulty_module.__file__, self.path))
+        return self.plugin(PYTHON, program, fault, *arguments, **how)
+
+    def example(self, language: str, **how: Any) -> PluginConfig:
+        source = ROOT / f"docs/examples/directory_module.{language}"
+        if language == "py":
+            return self.plugin(PYTHON, str(shutil.copy(source, self.path)), **how)
+        program = self.path / "directory_module"
+        program.write_bytes(_built(source))
+        program.chmod(0o755)
+        return self.plugin(str(program), **how)
+
+    def arm(self) -> None:
+        """From now on the fault is wanted."""
+        (self.data / "armed").touch()
+
+
+@functools.cache
+def _built(source: Path) -> bytes:
+    """The program of an example in Rust, as its first lines say that it is built; once for all tests."""
+    with tempfile.TemporaryDirectory() as directory:
+        program = Path(directory) / "program"
+        subprocess.run(["rustc", "-O", "-D", "warnings", "-o", program, source], check=True, cwd=directory)
+        return program.read_bytes()
+
+
+@contextmanager
+def workshop() -> Iterator[Workshop]:
+    # Not below pytest's directory, which other users may not enter.
+    path = Path(tempfile.mkdtemp(prefix="modules-", dir="/tmp"))
+    path.chmod(0o755)
+    try:
+        yield Workshop(path)
+    finally:
+        shutil.rmtree(path)
+
+
+def processes_below(process: int) -> list[int]:
+    """The processes that descend from one, as the system tells it."""
+    parents: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        try:
+            parents.setdefault(int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1]), []).append(int(name))
+        except (ValueError, OSError):
+            continue
+    found: list[int] = []
+    pending = [process]
+    while pending:
+        below = parents.get(pending.pop(), [])
+        found += below
+        pending += below
+    return found

@@ -1,0 +1,59 @@
+"""The command that tries a module: a good one passes, and each bad one is told what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from snapferry.testing import module
+from tests.support.modules import Workshop
+
+
+@contextmanager
+def running(workshop: Workshop, *command: str) -> Iterator[str]:
+    workshop.data.mkdir()
+    socket = f"{workshop.path}/socket"
+    process = subprocess.Popen(command, env={"SNAPFERRY_DIRECTORY": str(workshop.data), "SNAPFERRY_SOCKET": socket})
+    try:
+        until = time.monotonic() + 20
+        while not os.path.exists(socket):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        yield socket
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_good_module_passes(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(workshop, *workshop.example("py").command) as socket:
+        assert module.main([socket]) == 0
+    out = capsys.readouterr().out
+    assert "ok    wire   never_replaces" in out
+    assert "ok    client works_side_by_side" in out
+    assert "34 passed, 0 failed" in out
+
+
+@pytest.mark.parametrize(
+    ("fault", "only", "said"),
+    [
+        ("Fault", "digest", "PUT with bytes that are not what Content-Digest says should be answered with 400, not 201"),
+        ("KeepsNothing", "gives_ranges", "should be answered with 206, not 404"),
+        ("KeepsHalf", "keeps_what_it_is_given", "GET config gives other bytes than were put: 5 of them, where there were 10"),
+        ("FlipsABit", "keeps_what_it_is_given", "GET packs/ab/abcd gives other bytes than were put"),
+        ("SaysThatAllIsThere", "takes_a_full_pack", "PUT of a new key, packs/00/full should be answered with 201, not 412"),
+        ("DiesInAPut", "deletes", "no answer that is HTTP"),
+        ("NeverEndsAListing", "lists_by_pages", "a page of 1000 objects where limit=1 was asked for"),
+    ],
+)
+def test_a_bad_one_is_told_what_is_wrong(workshop: Workshop, capsys: pytest.CaptureFixture[str], fault: str, only: str, said: str) -> None:
+    with running(workshop, *workshop.faulty(fault).command) as socket:
+        workshop.arm()
+        assert module.main([socket, "--only", only]) == 1
+    assert said in capsys.readouterr().out
