@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         PruneResult,
         RepairResult,
         RestoreResult,
+        Shortage,
         Snapshot,
         SnapshotSummary,
         Synced,
@@ -95,7 +96,7 @@ _HOMES = {
     ),
     "snapferry.types": (
         "ChannelProgress", "Damage", "ExportResult", "ForgetResult", "Forgotten", "KeyChange", "KeySlot", "ListedSummary", "MapUse",
-        "Progress", "PruneResult", "Pruned", "RepairResult", "RestoreResult", "Snapshot", "SnapshotSummary", "SyncResult", "Synced",
+        "Progress", "PruneResult", "Pruned", "RepairResult", "RestoreResult", "Shortage", "Snapshot", "SnapshotSummary", "SyncResult", "Synced",
         "VerifyResult",
     ),
 }  # fmt: skip
@@ -148,6 +149,7 @@ __all__ = [
     "RestoreResult",
     "RetentionPolicy",
     "SequentialSource",
+    "Shortage",
     "SnapferryError",
     "Snapshot",
     "SnapshotDetails",

@@ -179,6 +179,9 @@ class Pack:
     @property
     def id(self) -> bytes: ...
     @property
+    def group(self) -> int:
+        """That of the blocks in it; 0 for pages."""
+    @property
     def capacity(self) -> int:
         """What was reserved for it, at least ``len``."""
     def __len__(self) -> int: ...
@@ -247,9 +250,11 @@ class Index:
         """Of packs listed with these sizes, those named with another one, and that one. Costs with the number of all packs."""
     def declare_usable(self, packs: Buffer) -> None:
         """Replaces the set of packs whose blocks count as known. Costs with the number of all packs."""
-    def is_usable(self, pack: bytes) -> bool: ...
+    def declare_groups(self, groups: list[bytes]) -> None:
+        """As ``declare_usable``, where not every pack counts for every block: the packs of group 0 for pages, of the others for the blocks of each."""
+    def is_usable(self, pack: bytes, group: int = 0) -> bool: ...
     def all_usable(self, packs: Buffer) -> bool:
-        """Whether all of these count; ``packs`` is their ids, one after another."""
+        """Whether all of these count, for every group; ``packs`` is their ids, one after another."""
     def find(self, block_id: bytes) -> PlaceTuple | None: ...
     def __len__(self) -> int:
         """How many entries there are, those included that do not count."""
@@ -310,6 +315,8 @@ class Manifest:
         """The ids of loaded blocks, 32 bytes each, one after another; zeros for holes. ``ValueError`` if a page is missing."""
     def packs(self, first: int, end: int) -> bytes:
         """The ids of all packs (data and manifest) that the loaded range names, one after another, each once."""
+    def page_packs(self, first: int, end: int) -> bytes:
+        """Of ``packs`` those with pages: the ids of the manifest packs."""
     def any_lost(self) -> bool:
         """Whether any page was given up."""
     def resolve(self, index: Index, present: PackSet, first: int, end: int) -> tuple[bytes, bytes, list[tuple[int, int]]]:
@@ -331,8 +338,11 @@ class PackSet:
 class Marker:
     """What is reached from the roots of snapshots: packs with pages, and blocks. Shared subtrees are walked once."""
 
-    def __new__(cls, directory: str) -> Marker:
-        """``directory`` takes, in files without a name, what does not fit into memory."""
+    def __new__(cls, directory: str, in_parts: bool = False) -> Marker:
+        """``directory`` takes, in files without a name, what does not fit into memory.
+
+        ``in_parts``: some of the snapshots have blocks at other destinations only, so that one which is in no present pack is no damage.
+        """
     def manifest(self, keyring: Keyring, roots: RootsTuple, size: int, block_size: int) -> Manifest:
         """The trees of one more snapshot, to be loaded once from end to end (``missing`` with ``places=False``); what was met before counts as zeros."""
     def page_packs(self) -> bytes:
@@ -387,7 +397,9 @@ class ManifestWriter:
         block_size: int,
         parent: Manifest | None,
         check: str,
-    ) -> ManifestWriter: ...
+        areas: list[tuple[int, int]] = ...,
+    ) -> ManifestWriter:
+        """``areas``: (first block, group) of each stretch of the volume, in order; blocks of different groups are never in one pack. Pages are of group 0."""
     def set_size(self, size: int) -> None:
         """The volume's size in bytes, which nobody knew; ``ValueError`` if somebody did, or blocks past it are recorded."""
     def inherit(self) -> None:

@@ -84,6 +84,7 @@ class SnapshotSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     bytes_new: int
     parent: str | None
     tags: dict[str, str]
+    placement: str = "mirror"
 
 
 class ListedSummary(msgspec.Struct, frozen=True, gc=False):
@@ -227,7 +228,8 @@ class ExportResult:
     """What an export did; the fields are those of the contract's ``snapshot`` line.
 
     With a ``map`` of changes that was used, ``blocks_zero`` counts only blocks that were read or that it names.
-    ``failures`` maps the destinations in ``behind`` to the error that left them behind.
+    ``failures`` maps the destinations in ``behind`` to the error that left them behind. ``cost_gb``: what 10⁹ bytes are likely to cost where it
+    lies, if that decided where (placement ``cheapest``).
     ``exit_code`` is 0, or 3 where copies are missing or extents were unreadable.
     """
 
@@ -244,6 +246,7 @@ class ExportResult:
     seconds: float
     dry_run: bool = False
     map: MapUse | None = None
+    cost_gb: float | None = None
 
     @property
     def id(self) -> str:
@@ -283,10 +286,25 @@ class RestoreResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortage:
+    """Data packs of a snapshot in parts that too few of its ``destinations`` have: ``copies`` are asked for, and the worst of them has ``least``.
+
+    A ``least`` of 0 is no damage yet: somebody who may have it could not be asked.
+    """
+
+    snapshot: str
+    destinations: tuple[str, ...]
+    packs: int
+    copies: int
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyResult:
     """What a verification looked at and what it found.
 
     ``unverified`` maps destinations that could not be looked at, or not to the end, to the reason: no damage is known there.
+    ``short``: snapshots in parts that can be restored, and have fewer copies than asked for.
     """
 
     snapshots: int
@@ -295,11 +313,12 @@ class VerifyResult:
     damage: tuple[Damage, ...]
     seconds: float
     unverified: dict[str, str] = field(default_factory=dict)
+    short: tuple[Shortage, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        """4 where damage was found, healable or not; 3 where something could not be looked at; else 0."""
-        return 4 if self.damage else 3 if self.unverified else 0
+        """4 where damage was found, healable or not; 3 where something could not be looked at, or has too few copies; else 0."""
+        return 4 if self.damage else 3 if self.unverified or self.short else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ enum Verdict {
 
 struct OpenPack {
     number: u32,
+    group: usize,
     builder: PackBuilder,
     entries: Vec<Entry>,
 }
@@ -64,7 +65,8 @@ struct State {
     spare: VecDeque<usize>,
     open: Option<OpenPack>,
     next: u32,
-    finished: HashMap<Id, IndexedPack>,
+    /// With the group of their blocks.
+    finished: HashMap<Id, (usize, IndexedPack)>,
 }
 
 /// Seals as many segments as it takes for any number of packs, so that each can be read back whole.
@@ -160,10 +162,12 @@ impl Packer {
             None => vec![None; whole.len()],
         };
         let verdicts: Vec<Verdict> = self.workers.run(|| {
-            let judged = whole.par_iter().zip(theirs).with_max_len(1);
-            judged.map(|(block, theirs)| self.judge(block, theirs)).collect::<Result<_>>()
+            let judged = whole.par_iter().zip(theirs).enumerate().with_max_len(1);
+            judged
+                .map(|(number, (block, theirs))| self.judge(self.group(first, number), block, theirs))
+                .collect::<Result<_>>()
         })?;
-        let full = self.store(&whole, &verdicts)?;
+        let full = self.store(first, &whole, &verdicts)?;
         let recorded: Vec<Found> = verdicts
             .into_iter()
             .map(|verdict| match verdict {
@@ -195,8 +199,9 @@ impl Packer {
                 Some((ZERO, _)) => Some((ZERO, None)),
                 Some((UNREADABLE, _)) | None => None,
                 Some((id, place)) => {
-                    let usable = place.filter(|place| self.index.is_usable(&place.pack));
-                    usable.or_else(|| self.index.find(&id)).map(|place| (id, Some(place)))
+                    let group = self.manifest.group_of(block);
+                    let usable = place.filter(|place| self.index.is_usable(group, &place.pack));
+                    usable.or_else(|| self.index.find_in(group, &id)).map(|place| (id, Some(place)))
                 }
             };
             if known.is_none() {
@@ -210,19 +215,24 @@ impl Packer {
         Ok(wanted.0)
     }
 
-    fn judge(&self, block: &[u8], theirs: Option<Found>) -> Result<Verdict> {
+    /// Of the block of that number in a batch.
+    fn group(&self, first: u64, number: usize) -> usize {
+        self.manifest.group_of(first + number as u64)
+    }
+
+    fn judge(&self, group: usize, block: &[u8], theirs: Option<Found>) -> Result<Verdict> {
         if block::is_zero(block) {
             self.blocks_zero.fetch_add(1, Relaxed);
             return Ok(Verdict::Zeros);
         }
         let id = block::id(&self.keys.block_id, block, block.len());
         let unchanged = theirs.and_then(|(their_id, place)| place.filter(|_| their_id == id));
-        let usable = unchanged.filter(|place| self.index.is_usable(&place.pack));
-        if let Some(place) = usable.or_else(|| self.index.find(&id)) {
+        let usable = unchanged.filter(|place| self.index.is_usable(group, &place.pack));
+        if let Some(place) = usable.or_else(|| self.index.find_in(group, &id)) {
             self.blocks_known.fetch_add(1, Relaxed);
             return Ok(Verdict::Known((id, Some(place))));
         }
-        if !lock(&self.manifest.claims).claim(&id) {
+        if !lock(&self.manifest.claims).claim((group, id)) {
             self.blocks_known.fetch_add(1, Relaxed);
             return Ok(Verdict::Known((id, None)));
         }
@@ -233,25 +243,28 @@ impl Packer {
         Ok(Verdict::New { id, codec, stored })
     }
 
-    /// Seals the new blocks in their order; several packs may become full.
-    fn store(&self, blocks: &[&[u8]], verdicts: &[Verdict]) -> Result<Vec<FinishedPack>> {
+    /// Seals the new blocks in their order; several packs may become full. A pack ends where a block of another group comes.
+    fn store(&self, first: u64, blocks: &[&[u8]], verdicts: &[Verdict]) -> Result<Vec<FinishedPack>> {
         let sampled = |number: u64| self.check == Check::Full || number % Check::SAMPLE == 0;
-        let records: Vec<NewRecord<'_>> = blocks
+        let (groups, records): (Vec<usize>, Vec<NewRecord<'_>>) = blocks
             .iter()
             .zip(verdicts)
-            .zip(0..)
-            .filter_map(|((block, verdict), number)| match verdict {
-                Verdict::New { id, codec, stored } => Some(NewRecord {
-                    kind: RecordKind::Block,
-                    id: *id,
-                    codec: *codec,
-                    plain_length: block.len(),
-                    stored: if *codec == Codec::Raw { block } else { stored },
-                    check: sampled(number).then_some(*block),
-                }),
+            .enumerate()
+            .filter_map(|(number, (block, verdict))| match verdict {
+                Verdict::New { id, codec, stored } => {
+                    let record = NewRecord {
+                        kind: RecordKind::Block,
+                        id: *id,
+                        codec: *codec,
+                        plain_length: block.len(),
+                        stored: if *codec == Codec::Raw { block } else { stored },
+                        check: sampled(number as u64).then_some(*block),
+                    };
+                    Some((self.group(first, number), record))
+                }
                 _ => None,
             })
-            .collect();
+            .unzip();
         let mut full = Vec::new();
         if self.dry_run || records.is_empty() {
             return Ok(full);
@@ -260,18 +273,24 @@ impl Packer {
         let mut state = lock(&self.state);
         let mut rest = records.as_slice();
         while !rest.is_empty() {
-            self.open_pack(&mut state)?;
+            let groups = &groups[groups.len() - rest.len()..];
+            let group = groups[0];
+            let alike = groups.iter().take_while(|it| **it == group).count();
+            if state.open.as_ref().is_some_and(|open| open.group != group) {
+                full.extend(self.close_pack(&mut state)?);
+            }
+            self.open_pack(&mut state, group)?;
             let Some(open) = state.open.as_mut() else { break };
-            let fits = open.builder.fitting(rest.iter().map(|record| record.stored.len()));
+            let fits = open.builder.fitting(rest[..alike].iter().map(|record| record.stored.len()));
             let (now, later) = rest.split_at(fits);
             let places = self.workers.run(|| open.builder.append(now))?;
             let mut claims = lock(&self.manifest.claims);
             for (record, (offset, length)) in now.iter().zip(places) {
-                claims.store(record.id, Stored { pack: open.number, offset, length });
+                claims.store((group, record.id), Stored { pack: open.number, offset, length });
                 open.entries.push(Entry { id: record.id, offset, length, kind: RecordKind::Block });
             }
             drop(claims);
-            if !later.is_empty() {
+            if fits < alike {
                 full.extend(self.close_pack(&mut state)?);
             }
             rest = later;
@@ -279,7 +298,7 @@ impl Packer {
         Ok(full)
     }
 
-    fn open_pack(&self, state: &mut State) -> Result<()> {
+    fn open_pack(&self, state: &mut State, group: usize) -> Result<()> {
         if state.open.is_some() {
             return Ok(());
         }
@@ -289,7 +308,7 @@ impl Packer {
         let buffer = self.workers.buffer(capacity);
         let size = self.manifest.block_size as u32;
         let builder = PackBuilder::new(&self.keys, PackKind::Data, &self.session, size, buffer)?;
-        state.open = Some(OpenPack { number: state.next, builder, entries: Vec::new() });
+        state.open = Some(OpenPack { number: state.next, group, builder, entries: Vec::new() });
         state.next += 1;
         Ok(())
     }
@@ -303,7 +322,7 @@ impl Packer {
         let finished = self.workers.run(|| open.builder.finish(keys))?;
         lock(&self.manifest.claims).name(open.number, finished.id);
         let indexed = IndexedPack { id: finished.id, size: finished.length as u64, entries: open.entries };
-        state.finished.insert(finished.id, indexed);
+        state.finished.insert(finished.id, (open.group, indexed));
         Ok(Some(finished))
     }
 
@@ -312,23 +331,33 @@ impl Packer {
         self.close_pack(&mut lock(&self.state))
     }
 
+    /// The group of the blocks in a finished pack that no segment names yet.
+    pub fn group_of(&self, pack: &Id) -> Option<usize> {
+        lock(&self.state).finished.get(pack).map(|(group, _)| *group)
+    }
+
     /// A segment of these finished packs, whose blocks are found in the index from now on, and of all manifest packs
     /// finished so far, so that nobody takes them for packs that lost their segment.
     pub fn segment(&self, packs: &[Id]) -> Result<Option<NewSegment>> {
         let mut state = lock(&self.state);
-        let mut named: Vec<IndexedPack> = packs.iter().filter_map(|id| state.finished.remove(id)).collect();
+        let mut grouped: Vec<(usize, IndexedPack)> =
+            packs.iter().filter_map(|id| state.finished.remove(id)).collect();
         drop(state);
         let manifests = std::mem::take(&mut lock(&self.manifest.claims).manifest_packs);
-        named.extend(manifests.into_iter().map(|(id, size)| IndexedPack { id, size, entries: Vec::new() }));
-        if named.is_empty() {
+        let pages = |(id, size)| (0, IndexedPack { id, size, entries: Vec::new() });
+        grouped.extend(manifests.into_iter().map(pages));
+        if grouped.is_empty() {
             return Ok(None);
         }
+        let (groups, named): (Vec<usize>, Vec<IndexedPack>) = grouped.into_iter().unzip();
         let segment = seal_plain(&self.keys, build(&named, &[]))?;
-        let ids: Vec<Id> = named.iter().map(|pack| pack.id).collect();
+        let packs = || groups.iter().copied().zip(&named);
         // First findable, then forgotten: a block is never unknown in between.
-        self.index.add_usable(segment.id, segment.plain.clone(), &ids)?;
-        lock(&self.manifest.claims)
-            .forget(named.iter().flat_map(|pack| pack.entries.iter().map(|entry| entry.id)));
+        let ids = packs().map(|(group, pack)| (group, pack.id));
+        self.index.add_usable_in(segment.id, segment.plain.clone(), ids)?;
+        lock(&self.manifest.claims).forget(
+            packs().flat_map(|(group, pack)| pack.entries.iter().map(move |entry| (group, entry.id))),
+        );
         Ok(Some(segment))
     }
 

@@ -21,7 +21,7 @@ fn volume(blocks: &[u8]) -> Vec<u8> {
 }
 
 fn mark(store: &Store, snapshots: &[&Exported]) -> Marker {
-    let marker = Arc::new(Marker::new(std::env::temp_dir()));
+    let marker = Arc::new(Marker::new(std::env::temp_dir(), false));
     for snapshot in snapshots {
         let manifest =
             Manifest::marking(store.keys.clone(), snapshot.roots, snapshot.size, BLOCK, marker.clone())

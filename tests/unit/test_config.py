@@ -116,7 +116,6 @@ def test_secrets_are_hidden(tmp_path: Path) -> None:
         (MINIMAL + 'slow = "drop"\n', r"slow: 'drop'"),
         (MINIMAL + 'patience = "long"\n', r"patience is a number of seconds"),
         (MINIMAL + 'slow = "sometimes"\n', r"'sometimes' is unknown"),
-        (MINIMAL + '[placement]\npolicy = "spread"\n', r"'spread' is not offered by this version yet; it offers mirror"),
         (MINIMAL + '[placement]\npolicy = "miror"\n', r"'miror' is unknown \(did you mean 'mirror'\?\)"),
         (MINIMAL + "[placement]\nmin_copies = 0\n", "from 1 to"),
         (MINIMAL + "[placement]\nmin_copies = true\n", "from 1 to"),

@@ -91,6 +91,7 @@ def _described(file: JobsFile) -> list[ExportJob]:
             job.skip_unreadable,
             job.limit_rate,
             job.changed,
+            job.placement,
         )
         for job in file.jobs
     ]

@@ -30,6 +30,9 @@ def snapshot_line(result: ExportResult) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "parent": snapshot.parent,
     }
+    line["placement"] = snapshot.placement
+    if result.cost_gb is not None:
+        line["cost_gb"] = result.cost_gb
     if result.failures:
         line["failures"] = {name: " ".join(str(error).split()) for name, error in result.failures.items()}
     if snapshot.unreadable:
@@ -51,6 +54,9 @@ def say_snapshot(invocation: Invocation, result: ExportResult) -> None:
         return
     invocation.result(f"snapshot {snapshot.id} of {snapshot.volume}: {counts}")
     say_map(invocation, result)
+    if snapshot.placement != "mirror":
+        cost = f", at about {result.cost_gb:.4g} for each GB and as long as it is likely to be kept" if result.cost_gb is not None else ""
+        invocation.say(f"  placed: {snapshot.placement}{cost}")
     for name in result.acknowledged:
         invocation.say(f"  {name}: acknowledged, sent {format_size(result.bytes_sent.get(name, 0))}")
     for name in result.behind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.argument("sources", metavar="SOURCE...", nargs=-1)
 @click.option("--volume", metavar="NAME", help="The volume's name; by default the source's file name.")
 @click.option("--to", metavar="NAME", multiple=True, help="Only to these destinations; by default to all.")
-@click.option("--placement", metavar="POLICY", help="Overrides placement.policy.")
+@click.option("--placement", metavar="POLICY", help="Where it goes: a policy, as in spread:copies=2; by default as configured.")
 @click.option("--min-copies", type=click.IntRange(min=1), metavar="N", help="How many destinations must acknowledge.")
 @click.option("--block-size", type=BlockSize(), metavar="SIZE", help="For a new volume: 64KiB to 4MiB, 256KiB by default.")
 @click.option("--parent", default="auto", metavar="auto|none|ID", help="What to compare with: the latest snapshot, nothing, or this one.")
@@ -70,8 +71,7 @@ def export_command(
     check_source(source, volume, changed)
     flags = {"placement.policy": placement} if placement is not None else {}
     config = invocation.load_config(flags | rate_flags(limit_rates))
-    for name in to:
-        config.destination(name)
+    config.placing(config.names_of(to or None), volume or os.path.basename(source), None, min_copies)
 
     async def work() -> ExportResult:
         with progress(invocation) as on_progress:

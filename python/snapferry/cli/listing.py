@@ -87,14 +87,25 @@ def show_command(invocation: Invocation, snapshot: str) -> int:
         ("new", format_size(found.bytes_new)),
         ("parent", found.parent or "none"),
         ("generation", str(found.generation)),
+        ("placement", found.placement),
         *((f"tag {key}", value) for key, value in sorted(found.tags.items())),
         *(("unreadable", f"{length} bytes at {offset}") for offset, length in found.unreadable),
     ]
     for replica in details.replicas:
         missing = f", {replica.packs_missing} MISSING" if replica.packs_missing else ""
-        state = f"{replica.packs_present} packs{missing}" if replica.committed else "does not hold this snapshot"
+        packs = f"{replica.data_packs} data packs, {replica.manifest_packs} manifest packs, {format_size(replica.bytes)}{missing}"
+        cost = f", {details.monthly_costs[replica.destination]:.4g} a month" if replica.destination in details.monthly_costs else ""
+        state = f"{packs}{cost}" if replica.committed else "does not hold this snapshot"
         pairs.append((f"at {replica.destination}", state))
         pairs += [("  damaged", f"{damage.object}: {damage.reason}") for damage in replica.damage]
+    if details.monthly_costs:
+        pairs.append(("cost", f"{sum(details.monthly_costs.values()):.4g} a month, what other snapshots share counted whole"))
+    if details.restore_cost is not None:
+        pairs.append(("restore", f"{details.restore_cost:.4g} to read all of it once, where that costs least"))
+    if details.packs_short:
+        pairs.append(("short", f"{details.packs_short} data packs have fewer than {details.copies} copies"))
+    if details.packs_lost:
+        pairs.append(("incomplete", f"{details.packs_lost} data packs are at none of the destinations that answer"))
     for line in table(pairs):
         invocation.write(line)
     return 0
@@ -157,8 +168,17 @@ def _details(details: SnapshotDetails) -> dict[str, Any]:
                 "committed": replica.committed,
                 "packs_present": replica.packs_present,
                 "packs_missing": replica.packs_missing,
+                "manifest_packs": replica.manifest_packs,
+                "data_packs": replica.data_packs,
+                "bytes": replica.bytes,
+                "month_cost": details.monthly_costs.get(replica.destination),
                 "damage": [damage_document(damage) for damage in replica.damage],
             }
             for replica in details.replicas
         ],
+        "copies": details.copies,
+        "packs_short": details.packs_short,
+        "packs_lost": details.packs_lost,
+        "month_cost": sum(details.monthly_costs.values()) if details.monthly_costs else None,
+        "restore_cost": details.restore_cost,
     }

@@ -33,7 +33,7 @@ def verify_command(
     """Check that the snapshots (all by default) are whole at every destination that holds them.
 
     Structure and presence are always checked. Exit code 4 if anything is damaged, healable or not; 3 if a destination
-    could not be looked at.
+    could not be looked at, or a snapshot in parts has fewer copies than asked for.
     """
     config = invocation.load_config(rate_flags(limit_rates))
     if destination is not None:
@@ -52,6 +52,16 @@ def verify_command(
             "bytes_read": result.bytes_read,
             "damage": [damage_document(damage) for damage in result.damage],
             "unverified": result.unverified,
+            "short": [
+                {
+                    "snapshot": item.snapshot,
+                    "destinations": list(item.destinations),
+                    "packs": item.packs,
+                    "copies": item.copies,
+                    "least": item.least,
+                }
+                for item in result.short
+            ],
             "seconds": round(result.seconds, 3),
         }
         invocation.emit("verify", document)
@@ -63,7 +73,13 @@ def verify_command(
     for where, reason in result.unverified.items():
         invocation.write(f"{where}: not verified: {reason.removeprefix(f'{where}: ')}")
     count = len({(item.destination, item.object) for item in result.damage})
-    found = f"{count} damaged or missing" if count else "not all verified" if result.unverified else "all well"
+    for item in result.short:
+        invocation.write(
+            f"snapshot {item.snapshot}, in parts at {', '.join(item.destinations)}: {item.packs} packs have fewer than {item.copies} copies"
+            f" (the worst {item.least or 'none that could be asked for'})"
+        )
+    doubts = "not all verified" if result.unverified else "too few copies" if result.short else "all well"
+    found = f"{count} damaged or missing" if count else doubts
     invocation.result(
         f"{found}: {result.snapshots} snapshots, {result.packs} packs, {format_size(result.bytes_read)} read in {result.seconds:.1f} s"
     )

@@ -7,6 +7,7 @@ and reads no key.
 from snapferry.config.destinations import parse_destination
 from snapferry.config.jobs import JobConfig, JobsFile, load_jobs
 from snapferry.config.places import FILE_NAME, KEY_FILE_NAME, find_config, new_config_path
+from snapferry.config.placing import PlacementConfig, VolumePlacement
 from snapferry.config.plugins import PluginConfig, load_plugins
 from snapferry.config.reading import load_config, new_config
 from snapferry.config.units import format_size, parse_rate, parse_size
@@ -14,7 +15,6 @@ from snapferry.config.values import (
     Config,
     DestinationConfig,
     EngineConfig,
-    PlacementConfig,
     Price,
     RepositoryConfig,
     Setting,
@@ -34,6 +34,7 @@ __all__ = [
     "Price",
     "RepositoryConfig",
     "Setting",
+    "VolumePlacement",
     "find_config",
     "format_size",
     "load_config",

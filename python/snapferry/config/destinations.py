@@ -20,10 +20,11 @@ from snapferry.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_KEYS = ("name", "url", "slow", "patience", "limit_rate", "price", "options")
+_KEYS = ("name", "url", "slow", "patience", "limit_rate", "price", "options", "weight", "operator", "region")
 _SLOW = ("block", "spool", "detach")
 _PRICE_KEYS = ("store_gb_month", "egress_gb", "request_1k")
 _LONGEST_PATIENCE = 24 * 3600
+_HEAVIEST = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NAMED_URL = re.compile(rf"({_NAME.pattern})=(.+)", re.DOTALL)
 
@@ -84,6 +85,12 @@ def check_destinations(
         limit = flags.get(f"destination.{name}.limit_rate", table.get("limit_rate", 0))
         if not isinstance(limit, (str, int)) or isinstance(limit, bool):
             raise ConfigurationError(f"{file}: {where}: limit_rate: {limit!r} is not a rate")
+        weight = table.get("weight", 1.0)
+        if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not 0 < weight <= _HEAVIEST:
+            raise ConfigurationError(f"{file}: {where}: weight is a number above 0, up to {_HEAVIEST}, not {weight!r}")
+        for key in ("operator", "region"):
+            if key in table and (not isinstance(table[key], str) or not table[key]):
+                raise ConfigurationError(f"{file}: {where}: {key} must be text in quotes, not {table[key]!r}")
         url = check_url(url, file.parent, f"{file}: {where}")
         plugin: PluginConfig | None = None
         if url.startswith("s3:"):
@@ -107,7 +114,12 @@ def check_destinations(
         places[place] = name
         rate = parse_rate(limit, f"{file}: {where}: limit_rate")
         prices = Price(**{k: float(v) for k, v in price.items()})
-        destinations.append(DestinationConfig(name, url, slow, float(patience), prices, MappingProxyType(options), rate, plugin))
+        destinations.append(
+            DestinationConfig(
+                name, url, slow, float(patience), prices, MappingProxyType(options), rate, plugin,
+                float(weight), table.get("operator"), table.get("region"),
+            )
+        )  # fmt: skip
         origins |= {f"destination.{name}.{key}": f"file:{file}" for key in table if key != "name"}
     for flag in flags:
         if flag.startswith("destination."):

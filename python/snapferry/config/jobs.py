@@ -15,6 +15,7 @@ parent = "auto"                    # auto, none, or a snapshot of this volume
 changed = "root.changes.json"      # a map of what changed since the parent, as rbd diff --format json prints it
 skip_unreadable = true
 limit_rate = "50MiB"               # a second, of this job
+placement = "spread:copies=2"      # a policy, as [placement] writes it
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class JobConfig:
     skip_unreadable: bool = False
     limit_rate: int | None = None
     changed: str | None = None
+    placement: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,4 +158,5 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "skip_unreadable": _flag,
     "changed": _text,
     "limit_rate": _rate,
+    "placement": _text,
 }

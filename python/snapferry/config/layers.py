@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from snapferry.config.places import join, nearest, not_offered
 from snapferry.config.tables import check_table
@@ -11,14 +11,19 @@ from snapferry.config.units import format_size, parse_rate, parse_size
 from snapferry.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+T = TypeVar("T")
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "repository": ("id", "key_file", "passphrase_file", "passphrase_command", "cache_dir", "catalog", "state_dir"),
-    "placement": ("policy", "min_copies"),
+    "placement": ("policy", "min_copies", "copies", "operators", "regions", "months", "restores_per_month"),
     "engine": ("memory", "check_built", "codec", "level", "threads", "limit_rate", "spool_size", "spool_dir"),
 }
+
+TABLES: dict[str, tuple[str, ...]] = {"placement": ("rule", "volume")}
+"""What of a section is written as tables; only in the file."""
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
@@ -36,7 +41,7 @@ class Layers:
 
     def __init__(self, name: str, table: object, file: Path, environment: Mapping[str, str], flags: Mapping[str, str | int]) -> None:
         self.name = name
-        self.table = check_table(table, f"[{name}]", SECTIONS[name], file)
+        self.table = check_table(table, f"[{name}]", (*SECTIONS[name], *TABLES.get(name, ())), file)
         self.file, self.environment, self.flags = file, environment, flags
         self.origins: dict[str, str] = {}
 
@@ -84,6 +89,11 @@ class Layers:
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most):
             raise self.fail(key, f"{value!r} must be a whole number from {least} to {most}")
         return default if value is None else value
+
+    def checked(self, key: str, default: T, check: Callable[[str, object, str], T]) -> T:
+        """What ``check`` makes of the key, its value, and words that say where it came from."""
+        value = self.raw(key)
+        return default if value is None else check(key, value, f"{self.name}.{key} ({self.origins[f'{self.name}.{key}']})")
 
     def size(self, key: str, default: int, least: int) -> int:
         """A size of at least ``least`` bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from snapferry.config.destinations import check_destinations
 from snapferry.config.layers import SECTIONS, Layers, check_environment
 from snapferry.config.places import KEY_FILE_NAME, find_config, join, not_offered, xdg
+from snapferry.config.placing import PlacementConfig, check_number, check_rules, check_volumes
 from snapferry.config.plugins import PluginConfig, check_commands_owner, check_plugins
 from snapferry.config.service import SECTIONS as SERVICE_SECTIONS
 from snapferry.config.tables import check_table, read_toml
-from snapferry.config.values import SPOOL_SIZE, Config, DestinationConfig, EngineConfig, PlacementConfig, RepositoryConfig
+from snapferry.config.values import SPOOL_SIZE, Config, DestinationConfig, EngineConfig, RepositoryConfig
 from snapferry.errors import ConfigurationError
 from snapferry.types import MiB
 
@@ -102,6 +104,23 @@ def _opener(repository: Layers) -> str:
     return highest[0] if highest else "key_file"
 
 
+def _placement(layers: Layers, names: Sequence[str]) -> PlacementConfig:
+    usual = PlacementConfig()
+    numbers = {key: layers.checked(key, getattr(usual, key), check_number) for key in SECTIONS["placement"] if key != "policy"}
+    rules = check_rules(layers.table.get("rule", []), names, layers.file)
+    placement = PlacementConfig(layers.text("policy") or usual.policy, rules=rules, **numbers)
+    try:
+        placement.parse(placement.policy)
+    except ConfigurationError as error:
+        raise layers.fail("policy", str(error)) from error
+    volumes = check_volumes(layers.table.get("volume", []), placement, layers.file)
+    for key, tables in (("rule", rules), ("volume", volumes)):
+        layers.origins |= {f"placement.{key}.{number}": f"file:{layers.file}" for number in range(1, len(tables) + 1)}
+    # A policy that a flag or the environment asks for is meant for every volume.
+    asked = layers.raw("policy") is not None and layers.rank("policy") < 2
+    return replace(placement, volumes=() if asked else volumes)
+
+
 def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, str], flags: Mapping[str, str | int]) -> Config:
     check_table(document, "the file", (*SECTIONS, "destination", "plugin", *SERVICE_SECTIONS), file)
     check_environment(environment)
@@ -132,10 +151,7 @@ def _build(document: Mapping[str, Any], file: Path, environment: Mapping[str, st
             passphrase_command=repository.text("passphrase_command") if opener == "passphrase_command" else None,
         ),
         destinations=destinations,
-        placement=PlacementConfig(
-            policy=placement.choice("policy", "mirror", ("mirror",), ("alternate", "spread", "route", "cheapest")),
-            min_copies=placement.integer("min_copies", 1, 1, 1 << 10),
-        ),
+        placement=_placement(placement, [destination.name for destination in destinations]),
         engine=EngineConfig(
             memory=engine.size("memory", 256 * MiB, MIN_MEMORY),
             check_built=engine.choice("check_built", "full", ("full", "sample")),

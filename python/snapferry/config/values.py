@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from snapferry.config.places import nearest, without_secrets, xdg
+from snapferry.config.placing import PlacementConfig
 from snapferry.config.plugins import PluginConfig
 from snapferry.config.units import format_size
 from snapferry.errors import ConfigurationError
+from snapferry.placement import Policy, Site, check_policy
 from snapferry.types import GiB, MiB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from _typeshed import DataclassInstance
 
 PATIENCE = 60.0
 SPOOL_SIZE = 16 * GiB
@@ -40,6 +44,7 @@ class DestinationConfig:
     ``slow`` is ``block``, ``spool`` or ``detach``; ``patience`` the seconds that it may go on failing with what may pass by itself.
     ``limit_rate``: bytes a second to it, and as many from it, beside what ``[engine]`` allows all together; None for no limit.
     ``plugin`` is what a URL of ``plugin:NAME`` names, else None.
+    ``weight``, ``operator`` and ``region`` are for placement: how much of what is spread it gets, whose it is, and where.
     """
 
     name: str
@@ -50,11 +55,19 @@ class DestinationConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     limit_rate: int | None = None
     plugin: PluginConfig | None = None
+    weight: float = 1.0
+    operator: str | None = None
+    region: str | None = None
 
     @property
     def shown_url(self) -> str:
         """The URL, a password in it hidden."""
         return without_secrets(self.url)
+
+    @property
+    def site(self) -> Site:
+        """As placement sees it."""
+        return Site(self.name, self.weight, self.operator, self.region, **_plain(self.price))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +85,6 @@ class RepositoryConfig:
     catalog: str | None = None
     passphrase_file: Path | None = None
     passphrase_command: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PlacementConfig:
-    """``[placement]``: which destinations get what, and how many must acknowledge before an export succeeds."""
-
-    policy: str = "mirror"
-    min_copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +144,25 @@ class Config:
         chosen = None if wanted is None else {self.destination(name).name for name in wanted}
         return tuple(destination.name for destination in self.destinations if chosen is None or destination.name in chosen)
 
-    def copies_of(self, names: Sequence[str], min_copies: int | None) -> int:
-        """How many of the destinations of these names must acknowledge: as asked for, else as configured. ``ConfigurationError``: too many."""
-        copies = self.placement.min_copies if min_copies is None else min_copies
-        if not 1 <= copies <= len(names):
-            raise ConfigurationError(f"min_copies is {copies}, and there are {len(names)} destinations to export to")
-        return copies
+    def sites(self, names: Sequence[str]) -> tuple[Site, ...]:
+        """The destinations of these names, in the order of the configuration, as placement sees them."""
+        return tuple(destination.site for destination in self.destinations if destination.name in names)
+
+    def placing(self, names: Sequence[str], volume: str, placement: str | None, min_copies: int | None) -> tuple[Policy, int]:
+        """How a volume is placed on the destinations of these names, and how many copies must be acknowledged: as asked for, else as configured.
+
+        Arguments:
+            placement: a policy as ``[placement]`` writes it.
+
+        Raises:
+            ConfigurationError: it is none, or cannot be had there, or makes fewer copies than must be acknowledged.
+        """
+        policy, copies = self.placement.of_volume(volume, placement)
+        copies = copies if min_copies is None else min_copies
+        if copies < 1:
+            raise ConfigurationError(f"min_copies is {copies}; at least one copy must be acknowledged")
+        check_policy(policy, self.sites(names), copies)
+        return policy, copies
 
     def with_id(self, repository_id: str) -> Config:
         """The same configuration for the repository of that id (32 hex digits)."""
@@ -171,6 +189,13 @@ class Config:
         for section in ("repository", "placement", "engine"):
             for key, value in _plain(getattr(self, section)).items():
                 values[f"{section}.{key}"] = str(value) if isinstance(value, Path) else value
+        tables: dict[str, Sequence[DataclassInstance]] = {"rule": self.placement.rules, "volume": self.placement.volumes}
+        for name, items in tables.items():
+            del values[f"placement.{name}s"]
+            for number, item in enumerate(items, 1):
+                values[f"placement.{name}.{number}"] = {at: _shown(said) for at, said in _plain(item).items() if said}
+        if self.placement.copies is None:
+            del values["placement.copies"]
         for key in ("key_file", "passphrase_file", "passphrase_command"):
             if values[f"repository.{key}"] is None:
                 del values[f"repository.{key}"]
@@ -186,6 +211,9 @@ class Config:
             values[f"{at}.patience"] = destination.patience
             values[f"{at}.limit_rate"] = _rate(destination.limit_rate)
             values[f"{at}.price"] = _plain(destination.price)
+            for key in ("weight", "operator", "region"):
+                if f"{at}.{key}" in self.origins:
+                    values[f"{at}.{key}"] = getattr(destination, key)
             values[f"{at}.options"] = {k: "(hidden)" if _SECRET.search(k) else v for k, v in destination.options.items()}
         for plugin in self.plugins:
             values |= {f"plugin.{plugin.name}.{key}": value for key, value in plugin.shown().items()}
@@ -196,5 +224,9 @@ def _rate(rate: int | None) -> str:
     return f"{format_size(rate)}/s" if rate else "none"
 
 
-def _plain(value: RepositoryConfig | PlacementConfig | EngineConfig | Price) -> dict[str, Any]:
+def _shown(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _plain(value: DataclassInstance) -> dict[str, Any]:
     return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}

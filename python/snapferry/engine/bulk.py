@@ -36,7 +36,7 @@ def check_jobs(config: Config, jobs: Sequence[ExportJob]) -> None:
             raise ConfigurationError(f"source {job.source_name} has no name of its own: a volume must be named for it")
         check_volume(volume)
         check_block_size(job.block_size)
-        config.copies_of(config.names_of(job.to), job.min_copies)
+        config.placing(config.names_of(job.to), volume, job.placement, job.min_copies)
         if volume in taken:
             raise ConfigurationError(
                 f"volume {volume} is exported twice, from {taken[volume].source_name} and from {job.source_name};"
@@ -117,6 +117,7 @@ class Bulk:
 
     async def _export(self, job: ExportJob) -> ExportResult:
         names = self._config.names_of(job.to)
+        policy, copies = self._config.placing(names, job.volume_name, job.placement, job.min_copies)
         tools = replace(self._membership.tools, threads=make_threads(self._config.engine.threads))
         opened: list[AnySource] = []
         try:
@@ -127,7 +128,8 @@ class Bulk:
                 self._ground,
                 tools,
                 to=names,
-                min_copies=self._config.copies_of(names, job.min_copies),
+                policy=policy,
+                min_copies=copies,
                 dry_run=self._dry_run,
                 skip_unreadable=job.skip_unreadable,
                 limit_rate=job.limit_rate,

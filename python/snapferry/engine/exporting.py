@@ -15,6 +15,7 @@ from snapferry.pipeline.backup import Export, ExportPlan
 from snapferry.pipeline.preparing import Prepared, prepare
 from snapferry.pipeline.sizing import PACK_SIZE, UNLIKE_PACK_SIZE
 from snapferry.pipeline.tools import Tools
+from snapferry.placement import Layout, Policy, Standing, Subject, describe, lay_out
 from snapferry.repository import names, objects
 from snapferry.repository.failures import combined
 from snapferry.repository.sessions import abandoned_on_error
@@ -49,6 +50,7 @@ class Exporting:
         tools: Tools,
         *,
         to: tuple[str, ...],
+        policy: Policy,
         min_copies: int,
         dry_run: bool,
         skip_unreadable: bool,
@@ -62,6 +64,7 @@ class Exporting:
         self._side_by_side = side_by_side
         self._limits = Limits(limit_rate)
         self._to = to
+        self._policy = policy
         self._min_copies = min_copies
         self._dry_run = dry_run
         self._skip_unreadable = skip_unreadable
@@ -82,24 +85,32 @@ class Exporting:
         check_block_size(block_size)
         membership = self._membership
         async with AsyncExitStack() as stack:
-            destinations = {name: self._limits.limited(destination) for name, destination in (await self._open()).items()}
-            self._enough(destinations)
+            # All of them, before anything is listed: a commit that was decided and has no copy yet would be missed.
+            opened = {name: self._limits.limited(destination) for name, destination in (await self._open()).items()}
+            self._any(opened)
+            replicas = {**membership.replicas, **opened}
+            known = await self._ground.survey()
+            for name in [name for name in opened if name in known.failures]:
+                self._failures[name] = known.failures[name]
+                del opened[name]
+            newest = await known.latest(membership.members.keyring, replicas, volume)
+            generation = max(newest.snapshot.generation if newest else 0, await self._memory.generation(volume)) + 1
+            layout = self._lay_out(volume, tags, generation, parent, known)
+            destinations = {name: destination for name, destination in opened.items() if name in layout.members}
+            self._enough(layout, destinations)
             # The epoch of its packs is fixed here: the destinations that take part hold the slots of this one.
             tools = self._tools if self._dry_run else await self._bring_slots(destinations)
-            self._enough(destinations)
-            replicas = {**membership.replicas, **destinations}
-            known = await self._ground.survey()
-            for name in [name for name in destinations if name in known.failures]:
-                self._failures[name] = known.failures[name]
-                del destinations[name]
-            self._enough(destinations)
-            reference = await known.latest(membership.members.keyring, replicas, volume)
+            self._enough(layout, destinations)
+            reference = newest
+            if newest is not None and not set(newest.destinations) & set(layout.members):
+                reference = await known.latest(membership.members.keyring, replicas, volume, among=layout.members)
             latest = reference.snapshot if reference else None
             compared = await self._parent(known, replicas, volume, parent, latest, changes)
             if changes is not None and compared is not None:
                 check_map(changes, source, compared)
             damage = list(known.damage)
-            draft = self._draft(source, volume, block_size, tags, compared, latest, await self._memory.generation(volume))
+            before = compared or (newest.snapshot if newest else None)
+            draft = self._draft(source, volume, block_size, tags, before, compared, generation, layout)
             engine = membership.config.engine
             # Waited for here, holding nothing yet: exports side by side must never lock each other up half-way.
             manners = self._manners()
@@ -111,7 +122,8 @@ class Exporting:
             prepared = await prepare(
                 membership.members.keyring, destinations, membership.cache, membership.tools.threads,
                 session_id=draft.id, volume=volume, parent=compared, reference=latest,
-                holders=reference.destinations if reference else (), known_bad=await self._memory.bad_packs(),
+                holders=reference.destinations if reference else (), layout=layout, min_copies=self._min_copies,
+                known_bad=await self._memory.bad_packs(),
                 presence_at=self._ground.presence, dry_run=self._dry_run,
             )  # fmt: skip
             self._failures.update(prepared.failures)
@@ -126,10 +138,10 @@ class Exporting:
             spool = await stack.enter_async_context(Spool(membership.spool_root, engine.spool_size))
             export = Export(
                 plan, source, prepared, share, replicas, membership.cache, tools,
-                order=self._to, failures=self._failures, spool=spool, leftovers=tuple(kept.sources.values()), on_progress=on_progress,
+                order=layout.members, failures=self._failures, spool=spool, leftovers=tuple(kept.sources.values()), on_progress=on_progress,
             )  # fmt: skip
             result = await export.run()
-            if not result.behind and membership.spooled_for().issubset(self._to):
+            if not result.behind and membership.spooled_for().issubset(layout.members):
                 # All that was ever spooled for is up to date.
                 await kept.discard()
         if not self._dry_run:
@@ -161,10 +173,29 @@ class Exporting:
             del destinations[name]
         return replace(self._tools, keyring=keyring)
 
-    def _enough(self, destinations: Mapping[str, Destination]) -> None:
-        if len(destinations) < self._min_copies:
+    def _any(self, destinations: Mapping[str, Destination]) -> None:
+        if not destinations:
+            raise combined("no destination can be used; nothing was written", self._failures)
+
+    def _lay_out(self, volume: str, tags: Mapping[str, str], generation: int, parent: str, known: Survey) -> Layout:
+        """Where this snapshot goes. What it is called depends on no clock and no failure, so it is the same when it is run again."""
+        held = any(self._held_here(summary.id, known) for summary in known.newest_first(volume))
+        subject = Subject(volume, generation - 1, tags, full=parent == "none" or not held, inherits=held)
+        return lay_out(self._policy, self._membership.config.sites(self._to), subject)
+
+    def _held_here(self, snapshot_id: str, known: Survey) -> bool:
+        return not set(known.holders(snapshot_id)).isdisjoint(self._to)
+
+    def _enough(self, layout: Layout, destinations: Mapping[str, Destination]) -> None:
+        standing = Standing(layout, frozenset(layout.members) - destinations.keys(), frozenset(), self._min_copies)
+        short = standing.short(frozenset(), [group.share for group in layout.groups])
+        if short:
             copies = "1 copy" if self._min_copies == 1 else f"{self._min_copies} copies"
-            raise combined(f"too few destinations can be used to make {copies}; nothing was written", self._failures)
+            of = "; ".join(group.why for group in layout.groups if group.why and group.share in short)
+            failures = {name: error for name, error in self._failures.items() if name in layout.members}
+            raise combined(
+                f"too few destinations can be used to make {copies}{of and f' of what goes by {of}'}; nothing was written", failures
+            )
 
     async def _packs_of(self, snapshot: Snapshot | None) -> bytes | None:
         """What this machine knows of the packs that a snapshot names."""
@@ -199,12 +230,12 @@ class Exporting:
         volume: str,
         block_size: int | None,
         tags: Mapping[str, str],
+        known: Snapshot | None,
         parent: Snapshot | None,
-        latest: Snapshot | None,
-        seen: int,
+        generation: int,
+        layout: Layout,
     ) -> Snapshot:
-        """The snapshot as far as it is known before a byte is read. ``seen``: the greatest generation that this machine remembers."""
-        known = parent or latest
+        """The snapshot as far as it is known before a byte is read. ``known``: one of the same volume."""
         if known is not None and block_size not in (None, known.block_size):
             raise ConfigurationError(
                 f"volume {volume} has blocks of {known.block_size} bytes, set when it was made; they cannot be {block_size} now"
@@ -212,13 +243,14 @@ class Exporting:
         return Snapshot(
             id=names.new_id(),
             volume=volume,
-            generation=max(latest.generation if latest else 0, seen) + 1,
+            generation=generation,
             created=objects.now(),
             size=source.size if isinstance(source, Source) else 0,
             block_size=known.block_size if known else block_size or DEFAULT_BLOCK_SIZE,
             roots=Roots(0, None, None),
             parent=parent.id if parent else None,
             tags=dict(tags),
+            placement=describe(layout),
         )
 
     def _with_parent(self, draft: Snapshot, prepared: Prepared) -> Snapshot:

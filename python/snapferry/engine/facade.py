@@ -22,6 +22,7 @@ from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import prune
 from snapferry.engine.repairing import Repairing
+from snapferry.engine.sets import packs_by_replica
 from snapferry.engine.showing import details
 from snapferry.engine.syncing import Syncing, check_sync
 from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, SnapshotDetails
@@ -168,6 +169,7 @@ class Repository:
         *,
         volume: str | None = None,
         to: Sequence[str] | None = None,
+        placement: str | None = None,
         min_copies: int | None = None,
         block_size: int | None = None,
         parent: str = "auto",
@@ -183,7 +185,8 @@ class Repository:
             source: the path of a file, block device or FIFO, ``-`` for standard input, or an open source, which stays open.
             volume: the volume's name; by default the source's file name.
             to: names of destinations; all by default.
-            min_copies: how many must acknowledge; by default as configured.
+            placement: which of them get what: a policy, as ``[placement]`` writes it; by default as configured for the volume.
+            min_copies: how many copies must be acknowledged; by default as configured.
             block_size: in bytes, for a new volume.
             parent: ``auto`` (the volume's latest snapshot), ``none``, or a snapshot of the volume to compare with.
             changed: a map of what changed since the parent, or its path: only that is read. It must name the parent, or ``parent`` must.
@@ -199,15 +202,15 @@ class Repository:
         """
         membership, memory = self._both
         names = self._names(to)
-        copies = self._config.copies_of(names, min_copies)
         opened = open_source(source)
         try:
             changes = changed if changed is None or isinstance(changed, ChangeMap) else read_change_map(changed)
+            name = opened.name if volume is None else volume
+            policy, copies = self._config.placing(names, name, placement, min_copies)
             async with Ground(membership, memory) as ground:
                 exporting = Exporting(
-                    ground, membership.tools, to=names, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable
+                    ground, membership.tools, to=names, policy=policy, min_copies=copies, dry_run=dry_run, skip_unreadable=skip_unreadable
                 )
-                name = opened.name if volume is None else volume
                 return await exporting.run(opened, name, block_size, parent, tags or {}, on_progress, changes)
         finally:
             if opened is not source:
@@ -270,6 +273,7 @@ class Repository:
         listed = await self._find(snapshot, held_by=replicas)
         extent = None if range is None else (range[0], listed.snapshot.size if range[1] is None else range[1])
         plan = RestorePlan(listed.snapshot, target, self._config.repository.state_dir, extent, force, best_effort, dry_run)
+        lists = await packs_by_replica(membership, listed, replicas, partly=best_effort)
         restore = Restore(
             plan,
             replicas,
@@ -277,6 +281,7 @@ class Repository:
             membership.tools,
             index_opener(membership.cache, replicas),
             costs=membership.costs(prefer),
+            lists=lists,
             on_progress=on_progress,
         )
         try:
@@ -313,6 +318,7 @@ class Repository:
             membership.tools,
             index_opener(membership.cache, replicas),
             costs=membership.costs(prefer),
+            lists=await packs_by_replica(membership, listed, replicas, partly=allow_lost),
             allow_unreadable=allow_unreadable,
             allow_lost=allow_lost,
         )

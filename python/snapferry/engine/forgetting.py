@@ -1,4 +1,7 @@
-"""Which snapshots are let go, at which destinations: the policy decides for each destination by itself."""
+"""Which snapshots are let go, at which destinations: the policy decides for each destination by itself.
+
+One that lies in parts is let go at all of its destinations or at none: without the parts of one, those of the others are worth nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from snapferry.engine.memory import Memory
 from snapferry.engine.pruning import freed_without, open_finished
 from snapferry.errors import ConfigurationError, DamageError, SnapferryError, SnapshotNotFound
 from snapferry.lifecycle.retention import RetentionPolicy, decide
+from snapferry.placement import described
 from snapferry.repository import objects
 from snapferry.repository.failures import combined
 from snapferry.repository.forgetting import forget_at
@@ -23,6 +27,7 @@ from snapferry.repository.survey import Survey
 from snapferry.types import ForgetResult, Forgotten, Snapshot, SnapshotSummary
 
 _NAMED = 5
+_IN_PARTS = "other destinations of its set keep it"
 
 
 class _Going(NamedTuple):
@@ -32,10 +37,11 @@ class _Going(NamedTuple):
     volume: str
     created: datetime | None
     where: tuple[str, ...]
+    in_parts: bool = False
 
     @classmethod
     def of(cls, snapshot: Snapshot | SnapshotSummary, where: tuple[str, ...]) -> _Going:
-        return cls(snapshot.id, snapshot.volume, snapshot.created, where)
+        return cls(snapshot.id, snapshot.volume, snapshot.created, where, described(snapshot.placement).in_parts)
 
     def result(self, where: tuple[str, ...], failures: dict[str, BaseException] | None = None) -> Forgotten:
         return Forgotten(self.id, self.volume, self.created, where, failures or {})
@@ -89,7 +95,15 @@ class Forgetting:
                 self._check_sure(survey, reference)
             item = self._broken(survey, reference) or _Going.of(*await self._resolved(resolve(reference, survey)))
             found[item.id] = item._replace(where=self._usable(item.where))
+            if item.in_parts and found[item.id].where != item.where:
+                raise self._partly(item)
         return list(found.values())
+
+    def _partly(self, item: _Going) -> SnapferryError:
+        """One that lies in parts was to be let go at some of its destinations only."""
+        failures = {name: self._failures[name] for name in item.where if name in self._failures}
+        text = f"snapshot {item.id} lies in parts at {', '.join(item.where)}, and is forgotten at all of them or at none"
+        return combined(text, failures) if failures else ConfigurationError(f"{text}; leave --destination out")
 
     def _check_sure(self, survey: Survey, reference: str) -> None:
         """Refuses a number or a time where a snapshot may be missing among those that are counted: another one would be let go for ever."""
@@ -123,6 +137,11 @@ class Forgetting:
                     self._kept.setdefault(decision.snapshot.id, {})[name] = decision.reasons
                 else:
                     going.setdefault(decision.snapshot.id, []).append(name)
+        for item in chosen:
+            where = going.get(item.snapshot.id)
+            if where and described(item.snapshot.placement).in_parts and set(where) != set(item.destinations):
+                self._kept.setdefault(item.snapshot.id, {}).update(dict.fromkeys(where, (_IN_PARTS,)))
+                del going[item.snapshot.id]
         return [_Going.of(item.snapshot, tuple(going[item.snapshot.id])) for item in chosen if item.snapshot.id in going]
 
     def _usable(self, names: Iterable[str]) -> tuple[str, ...]:

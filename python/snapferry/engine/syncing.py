@@ -19,6 +19,7 @@ from snapferry.lifecycle.syncing import Bring, price_of, to_bring
 from snapferry.pipeline.catch_up import CatchUp
 from snapferry.pipeline.lacking import lacking
 from snapferry.pipeline.putting_back import PutBack, put_back
+from snapferry.placement import described
 from snapferry.repository import names
 from snapferry.repository.failures import combined
 from snapferry.repository.gathering import together
@@ -176,6 +177,8 @@ class Syncing:
         if not suspected:
             return set()
         held = [await self._snapshot(key, found.holders(key)) for key in sorted(found.held[target.name] - found.broken.keys())]
+        # What lies in parts lacks packs here by design.
+        held = [snapshot for snapshot in held if not described(snapshot.placement).in_parts]
         replicas, tools = self._membership.replicas, self._membership.tools
         return await lacking(held, replicas, view.loaded, listed.keys() - bad, suspected, tools)
 
@@ -226,7 +229,15 @@ class Syncing:
     def _copier(self, snapshot: Snapshot, holders: Sequence[str], view: _View) -> CatchUp:
         sources = {name: self._membership.replicas[name] for name in holders}
         present = {pack for name in sources for pack in view.presence.packs.get(name, {})}
-        return CatchUp(snapshot, sources, self._membership.tools, view.loaded, present, self._leftovers, on_copied=self._progress)
+        copies = described(snapshot.placement).copies
+
+        def too_few(name: str, pack: bytes, groups: AbstractSet[int]) -> bool:
+            del name, groups
+            return copies is None or len(view.presence.holders(pack)) < copies
+
+        return CatchUp(
+            snapshot, sources, self._membership.tools, view.loaded, present, self._leftovers, on_copied=self._progress, wants=too_few
+        )
 
     def _others(self, target: str, view: _View) -> dict[str, Destination]:
         replicas = self._membership.replicas

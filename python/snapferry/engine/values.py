@@ -17,7 +17,9 @@ class ReplicaDetails:
 
     Attributes:
         committed: it holds the snapshot's commit.
-        packs_present, packs_missing: of those that the snapshot needs, by its own listing.
+        packs_present: of those that the snapshot needs, by its own listing. packs_missing: of those that are to be there; of a snapshot in
+            parts only the manifest packs are.
+        manifest_packs, data_packs, bytes: of those present. What other snapshots need too is counted whole.
         damage: known from earlier verifications and restores, or found now.
     """
 
@@ -26,14 +28,28 @@ class ReplicaDetails:
     packs_present: int
     packs_missing: int
     damage: tuple[Damage, ...] = ()
+    manifest_packs: int = 0
+    data_packs: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDetails:
-    """A snapshot, and how each reachable destination stands to it."""
+    """A snapshot, and how each reachable destination stands to it.
+
+    Attributes:
+        packs_short: data packs of a snapshot in parts that have fewer ``copies`` than asked for. packs_lost: those that nobody has who could be asked.
+        monthly_costs: by destination that holds it, what it costs there to keep for a month; empty where no price is known.
+        restore_cost: what it costs to read all of it once, each pack where that is cheapest; None where no price is known.
+    """
 
     snapshot: Snapshot
     replicas: tuple[ReplicaDetails, ...]
+    packs_short: int = 0
+    packs_lost: int = 0
+    copies: int = 1
+    monthly_costs: Mapping[str, float] = field(default_factory=dict)
+    restore_cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,7 @@ class ExportJob:
     skip_unreadable: bool = False
     limit_rate: float | None = None
     changed: str | os.PathLike[str] | ChangeMap | None = None
+    placement: str | None = None
 
     @property
     def source_name(self) -> str:

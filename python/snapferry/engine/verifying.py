@@ -11,13 +11,15 @@ from snapferry.destination import Destination
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.errors import SnapshotNotFound
+from snapferry.pipeline.parts import part_sets
 from snapferry.pipeline.verify import Verification
+from snapferry.placement import described
 from snapferry.repository import names
 from snapferry.repository.failures import combined
 from snapferry.repository.index_cache import LoadedIndex
 from snapferry.repository.presence import Presence, list_presence
 from snapferry.repository.snapshots import Listing, list_snapshots, ordered
-from snapferry.types import Damage, ProgressCallback, Snapshot, VerifyResult
+from snapferry.types import Damage, ListedSnapshot, ProgressCallback, Snapshot, VerifyResult
 
 logger = logging.getLogger("snapferry")
 
@@ -80,10 +82,13 @@ async def look_at(
         raise SnapshotNotFound(f"none of {', '.join(held)} holds what is to be verified")
     presence = await list_presence(replicas)
     loaded = await membership.cache.load(replicas, presence, complete=True)
-    loaded.index.declare_usable(b"".join({pack for packs in presence.packs.values() for pack in packs}))
+    looked_at = [item for item in listing.snapshots.values() if item.snapshot.id in chosen]
+    everywhere = await _with_others(membership, presence, looked_at)
+    loaded.index.declare_usable(b"".join({pack for packs in everywhere.packs.values() for pack in packs}))
+    sets = part_sets(looked_at, everywhere, loaded.sizes_that_differ(everywhere), replicas, membership.members.failures)
     verification = Verification(
         replicas, held, presence, loaded, membership.tools,
-        read_data=read_data, everything=snapshots is None, suspected=await memory.bad_packs(), on_progress=on_progress,
+        read_data=read_data, everything=snapshots is None, sets=sets, suspected=await memory.bad_packs(), on_progress=on_progress,
     )  # fmt: skip
     result = await verification.run(
         [Damage(name, "config", str(error)) for name, error in failures.items() if error.exit_code == 10]
@@ -129,3 +134,12 @@ def _finder(
         return tuple(name for name in holders if name != item.destination and (name, item.object) not in bad)
 
     return whole_at
+
+
+async def _with_others(membership: Membership, presence: Presence, snapshots: Iterable[ListedSnapshot]) -> Presence:
+    """What ``presence`` says, and what other destinations list, if any of the snapshots lies there in parts."""
+    wanted = {name for item in snapshots if described(item.snapshot.placement).in_parts for name in item.destinations}
+    others = await list_presence(
+        {name: membership.replicas[name] for name in sorted(wanted - presence.packs.keys() - presence.failures.keys())}
+    )
+    return Presence({**presence.packs, **others.packs}, {**presence.failures, **others.failures})

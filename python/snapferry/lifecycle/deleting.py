@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from snapferry import _core
@@ -43,16 +44,20 @@ class SegmentSweep:
 
     Arguments:
         scratch: an existing directory for segments that are looked at.
+        elsewhere: packs that are named though they are not here.
     """
 
-    def __init__(self, destination: Destination, cache: IndexCache, tools: Tools, scratch: Path) -> None:
+    def __init__(
+        self, destination: Destination, cache: IndexCache, tools: Tools, scratch: Path, elsewhere: AbstractSet[bytes] = frozenset()
+    ) -> None:
+        self._elsewhere = elsewhere
         self._destination = destination
         self._cache = cache
         self._tools = tools
         self._scratch = scratch
 
     async def run(self, doomed: Collection[bytes]) -> None:
-        """Replaces the segments that name ``doomed`` packs, or any that are not there; and small ones, where there are many.
+        """Replaces the segments that name ``doomed`` packs, or any that are not there nor ``elsewhere``; and small ones, where there are many.
 
         The new ones are stored before the old ones go. A segment that cannot be read is left as it is: its packs are read whole by
         whoever needs them, and ``rebuild`` makes another one.
@@ -73,7 +78,7 @@ class SegmentSweep:
             if path is None:
                 continue
             packs = await self._tools.threads.run(_packs_of, path)
-            gone = {pack for pack in packs if pack in doomed or pack not in present}
+            gone = {pack for pack in packs if pack in doomed or (pack not in present and pack not in self._elsewhere)}
             if not gone:
                 if info.size < _SMALL:
                     small.append(path)

@@ -38,6 +38,7 @@ class Collecting:
         lease: seconds without a beat after which a session is ended.
         known_bad: packs that were found broken there: nothing is kept in them.
         scratch: an existing directory for files that are needed meanwhile.
+        elsewhere: packs that index segments go on naming though they are not here: parts of snapshots that lie at other destinations.
     """
 
     destination: Destination
@@ -47,6 +48,7 @@ class Collecting:
     lease: float
     known_bad: AbstractSet[bytes]
     scratch: Path
+    elsewhere: AbstractSet[bytes] = frozenset()
 
     async def take_over(self) -> None:
         """Finishes the collection that somebody left open, if there is one, and ends sessions that are long dead."""
@@ -72,7 +74,7 @@ class Collecting:
         else:
             reached = await list_reached(keyring, self.destination, known)
         if doomed:
-            await SegmentSweep(self.destination, self.cache, self.tools, self.scratch).run(doomed)
+            await SegmentSweep(self.destination, self.cache, self.tools, self.scratch, self.elsewhere).run(doomed)
             if not await delete_packs(self.destination, number, doomed):
                 return
         await conclude(keyring, self.destination, number)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from snapferry.placement import meant_for
 from snapferry.types import SnapshotSummary
 
 
 def wanted(snapshot: SnapshotSummary, destination: str) -> bool:
-    """Whether the placement gives ``snapshot`` to the destination of that name. Under ``mirror``, the one policy so far, all hold all."""
-    del snapshot, destination
-    return True
+    """Whether the placement that ``snapshot`` was made under gives it, whole or in part, to the destination of that name."""
+    return meant_for(snapshot.placement, destination)

@@ -73,6 +73,7 @@ class _Round:
     common: _core.PackSet = field(default_factory=lambda: _core.PackSet(b""))
     index: _core.Index = field(default_factory=_core.Index)
     markers: dict[frozenset[Tree], _core.Marker] = field(default_factory=dict)
+    everywhere: Presence = field(default_factory=Presence)
     uses: dict[str, dict[bytes, PackUse]] = field(default_factory=dict)
     condemned: dict[str, frozenset[bytes]] = field(default_factory=dict)
 
@@ -194,13 +195,21 @@ class Prune:
         common = Presence({**presence.packs, **elsewhere.packs})
         here.common = _core.PackSet(b"".join(common.everywhere(common.packs)))
         here.presence, here.index = presence, loaded.index
+        here.everywhere = common
         for trees in {here.reached[name].trees for name in here.destinations}:
             await self._mark(here, trees, scratch)
+        for whole in {_whole(here.reached[name].trees) for name in here.destinations} - {frozenset(), *here.markers}:
+            await self._mark(here, whole, scratch)
+        await self._each(here, lambda name: self._check_whole(here, name))
         await self._each(here, lambda name: self._use(here, name))
 
     async def _mark(self, here: _Round, trees: frozenset[Tree], scratch: Path) -> None:
-        """Walks the trees once for all destinations that keep just these."""
-        alike = {name: destination for name, destination in here.destinations.items() if here.reached[name].trees == trees}
+        """Walks the trees once for all destinations that keep just these, or just these whole."""
+        alike = {
+            name: destination
+            for name, destination in here.destinations.items()
+            if trees in (here.reached[name].trees, _whole(here.reached[name].trees))
+        }
         try:
             here.markers[trees] = await mark(trees, alike, self._tools, scratch)
         except SnapferryError as error:
@@ -208,13 +217,23 @@ class Prune:
                 here.failures[name] = error
                 del here.destinations[name]
 
+    async def _check_whole(self, here: _Round, name: str) -> None:
+        """Where snapshots in parts lie beside whole ones, these are looked at by themselves too: what they need must all be here."""
+        trees = here.reached[name].trees
+        if (whole := _whole(trees)) and whole != trees:
+            await self._swept(here, name, here.markers[whole])
+
     async def _use(self, here: _Round, name: str) -> None:
         sizes = here.presence.packs[name]
+        found = await self._swept(here, name, here.marker(name))
+        here.uses[name] = {pack: PackUse(pack, sizes[pack], live, total, pages) for pack, live, total, pages in found}
+
+    async def _swept(self, here: _Round, name: str, marker: _core.Marker) -> list[tuple[bytes, int, int, bool]]:
+        present = _core.PackSet(b"".join(here.presence.packs[name]))
         try:
-            found = await self._tools.threads.run(here.marker(name).sweep, here.index, _core.PackSet(b"".join(sizes)), here.common)
+            return await self._tools.threads.run(marker.sweep, here.index, present, here.common)
         except _core.DamagedError as error:
             raise unknown_need(name, error) from error
-        here.uses[name] = {pack: PackUse(pack, sizes[pack], live, total, pages) for pack, live, total, pages in found}
 
     def _decide(self, here: _Round) -> tuple[dict[str, Decision], frozenset[bytes]]:
         """What goes where; and the packs whose live records are copied first: the same at all destinations, or none."""
@@ -260,7 +279,23 @@ class Prune:
         place = scratch / name
         place.mkdir(exist_ok=True)
         bad = self._known_bad.get(name, frozenset())
-        return Collecting(here.destinations[name], dict(here.destinations), self._cache, self._tools, self._plan.lease, bad, place)
+        elsewhere = _staying_elsewhere(here, name) if name in here.reached and _in_parts(here.reached[name].trees) else set()
+        return Collecting(
+            here.destinations[name], dict(here.destinations), self._cache, self._tools, self._plan.lease, bad, place, elsewhere
+        )
+
+
+def _in_parts(trees: frozenset[Tree]) -> bool:
+    return any(tree.in_parts for tree in trees)
+
+
+def _whole(trees: frozenset[Tree]) -> frozenset[Tree]:
+    return frozenset(tree for tree in trees if not tree.in_parts)
+
+
+def _staying_elsewhere(here: _Round, name: str) -> set[bytes]:
+    others = {other: packs for other, packs in here.everywhere.packs.items() if other != name}
+    return {pack for other, packs in others.items() for pack in packs if pack not in here.condemned.get(other, frozenset())}
 
 
 def _pruned(name: str, decision: Decision) -> Pruned:

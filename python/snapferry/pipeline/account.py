@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 
 from snapferry.destination import Destination
 from snapferry.errors import DestinationError, ObjectDamaged, ObjectNotFound
@@ -40,6 +40,8 @@ class Account:
         board: what is known of their speed.
         first: names of those likeliest to hold the packs; the others are asked after them.
         costs: what reading from each costs: dearer ones are asked after cheaper ones. Empty: that does not matter.
+        lists: the packs that a replica lists, where that is known: one that does not list a pack is asked for it last, and that it lacks it is
+            no damage.
 
     Attributes:
         fetched: bytes that came from each destination.
@@ -48,8 +50,14 @@ class Account:
     """
 
     def __init__(
-        self, replicas: Mapping[str, Destination], board: ReplicaBoard, first: Iterable[str] | None, costs: Mapping[str, float]
+        self,
+        replicas: Mapping[str, Destination],
+        board: ReplicaBoard,
+        first: Iterable[str] | None,
+        costs: Mapping[str, float],
+        lists: Mapping[str, Collection[bytes]],
     ) -> None:
+        self._lists = lists
         self.board = board
         self._replicas = dict(replicas)
         self._once = {name: once(destination) for name, destination in replicas.items()}
@@ -82,7 +90,12 @@ class Account:
     def ranks(self, pack: bytes, but: Container[str]) -> dict[str, int]:
         """Who may be asked for a range of ``pack``, ``but`` not those; the lowest ranks first."""
         missing = self._missing.get(pack, ())
-        return {name: rank + _LACKS * (name in missing) for name, rank in self._ranks.items() if name not in but}
+        lacks = {name for name in self._ranks if name in missing or self._lacks(name, pack)}
+        return {name: rank + _LACKS * (name in lacks) for name, rank in self._ranks.items() if name not in but}
+
+    def _lacks(self, name: str, pack: bytes) -> bool:
+        """It is known not to list the pack."""
+        return name in self._lists and pack not in self._lists[name]
 
     def came(self, name: str, size: int) -> None:
         """So many bytes came from there."""
@@ -90,6 +103,8 @@ class Account:
 
     def reject(self, pack: bytes, name: str, error: DestinationError) -> None:
         """Notes that ``name`` did not serve a range of ``pack``: an error, or bytes that are not what they should be."""
+        if isinstance(error, ObjectNotFound) and self._lacks(name, pack):
+            return
         if isinstance(error, (ObjectDamaged, ObjectNotFound)):
             key = names.pack(pack)
             self._damage.setdefault((name, key), Damage(name, key, str(error)))

@@ -2,7 +2,7 @@
 
 Order (docs/format.md): data packs and early manifest packs, with index segments after the packs they name; the last segment; the last
 manifest packs; ``sessions/<id>/end``; ``snapshots/<id>``. At each destination each kind is acknowledged before the next is begun there, and no
-commit is begun before ``min_copies`` destinations hold everything. A destination that failed gets nothing more; one that was behind gets copies first.
+commit is begun before there are ``min_copies`` of everything. A destination that failed gets nothing more; one that was behind gets copies first.
 """
 
 from __future__ import annotations
@@ -163,15 +163,14 @@ class Export:
             if self._committing is not None and self._committing.begun
             else "; nothing was committed"
         )
-        return combined(f"too few destinations are left to make {copies}{state}", failures)
+        of = self._prepared.why_short(self._fanout.alive)
+        return combined(f"too few destinations are left to make {copies}{of}{state}", failures)
 
     async def _run(self, begun: float) -> ExportResult:
         async with self._open_fanout() as fanout:
             self._fanout = fanout
-            self._sender = Sender(fanout, self._tools.budget)
-            self._committing = Committing(
-                self._prepared, fanout, self._sender.sent, self._copying, self._leftovers, min_copies=self._plan.min_copies
-            )
+            self._sender = Sender(fanout, self._tools.budget, self._prepared.standing.layout)
+            self._committing = Committing(self._prepared, fanout, self._sender.sent, self._copying, self._leftovers)
             try:
                 async with self._beating(fanout):
                     snapshot = await self._make(fanout)
@@ -181,7 +180,7 @@ class Export:
                         acknowledged = await self._committing.run(snapshot)
                     self._failures.update(fanout.failed)
                     result = self._result(snapshot, acknowledged, begun)
-                    if len(result.acknowledged) < self._plan.min_copies:
+                    if self._prepared.short(acknowledged):
                         raise self._too_few(result.failures, len(result.acknowledged))
                     return result
             finally:
@@ -198,8 +197,8 @@ class Export:
             if name in manners and manners[name].slow == "spool" and isinstance(error, DestinationUnreachable)
         }
         return FanOut(
-            list(prepared.destinations.values()), needed=self._plan.min_copies, manners=manners, absent=absent,
-            budget=self._tools.budget, spool=self._spool,
+            list(prepared.destinations.values()), needed=self._plan.min_copies, enough=lambda alive: not prepared.short(alive),
+            manners=manners, absent=absent, budget=self._tools.budget, spool=self._spool,
         )  # fmt: skip
 
     def _beating(self, fanout: FanOut) -> AbstractAsyncContextManager[None]:
@@ -252,9 +251,10 @@ class Export:
         index = self._prepared.loaded.index
         parent = self._parent_manifest()
         source = self._source
+        areas = self._prepared.standing.layout.areas(self._block_size)
         writer = _core.ManifestWriter(
             tools.keyring, tools.workers, index, session=session, size=source.size if isinstance(source, Source) else None,
-            block_size=self._block_size, parent=parent[0] if parent else None, check=plan.check,
+            block_size=self._block_size, parent=parent[0] if parent else None, check=plan.check, areas=areas,
         )  # fmt: skip
         packer = _core.Packer(
             tools.keyring, tools.workers, index, writer,
@@ -265,6 +265,7 @@ class Export:
         reader = Reader(
             source, self._block_size, packer, writer, tools, self._sizing,
             room=None if plan.dry_run else room, parent=None if mapped else parent, skip_unreadable=plan.skip_unreadable,
+            cuts=[first for first, _ in areas[1:]],
             on_packs=lambda packs: self._sender.data(packs, room, segments),
             on_watermark=lambda: self._advance(writer, reader),
         )  # fmt: skip
@@ -345,6 +346,7 @@ class Export:
             seconds=time.monotonic() - begun,
             dry_run=self._plan.dry_run,
             map=self._mapped.use if self._mapped else None,
+            cost_gb=self._prepared.standing.layout.cost,
         )
 
     def _tell(self, done: int, *, last: bool = False) -> None:

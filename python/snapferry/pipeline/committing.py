@@ -9,9 +9,10 @@ from collections.abc import Set as AbstractSet
 
 from snapferry.destination import Destination
 from snapferry.errors import Fenced, SnapferryError
-from snapferry.pipeline.catch_up import CatchUp
+from snapferry.pipeline.catch_up import CatchUp, everything
 from snapferry.pipeline.preparing import Prepared
 from snapferry.pipeline.tools import Tools
+from snapferry.placement import placed_alike
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
 from snapferry.repository.sessions import is_committed
@@ -39,15 +40,12 @@ class Committing:
         sent: AbstractSet[bytes],
         tools: Tools,
         leftovers: Sequence[Destination] = (),
-        *,
-        min_copies: int,
     ) -> None:
         self._prepared = prepared
         self._fanout = fanout
         self._sent = sent
         self._tools = tools
         self._leftovers = leftovers
-        self._min_copies = min_copies
         self._holding: set[str] = set()
         self._settled: set[str] = set()
         self._acknowledged: set[str] = set()
@@ -87,14 +85,14 @@ class Committing:
                 await self._tell()
 
     def _enough(self) -> bool:
-        return len(self._holding) >= self._min_copies
+        return not self._prepared.short(self._holding)
 
     def _may_commit(self) -> bool:
         """Enough hold everything; or it is known that there will never be enough."""
         return self._enough() or self._settled.issuperset(self._prepared.destinations)
 
     def _there_are_sources(self) -> bool:
-        """Somebody has it all, for good; or whoever was to have it has, or never will."""
+        """It is all there, for good; or whoever was to have it has, or never will."""
         return bool(self._acknowledged) or self._settled.issuperset(self._prepared.up_to_date)
 
     async def _until(self, state: Callable[[], bool]) -> None:
@@ -130,8 +128,8 @@ class Committing:
     async def _catch_up_parent(self, behind: list[str], healthy: AbstractSet[str]) -> None:
         """The parent's commit too, where it was missing. A failure here takes nothing from the snapshot that was just made."""
         reference = self._prepared.reference
-        if reference is None or not healthy:
-            return
+        if reference is None or not healthy or not placed_alike(reference.placement, self._prepared.standing.layout):
+            return  # One that was placed otherwise stays as it is.
         copier = self._copier(reference, healthy & set(self._prepared.holders))
         for name in behind:
             with contextlib.suppress(SnapferryError):
@@ -139,11 +137,27 @@ class Committing:
             self.bytes_copied[name] = self.bytes_copied.get(name, 0) + copier.bytes_copied.get(name, 0)
 
     def _copier(self, snapshot: Snapshot, healthy: AbstractSet[str]) -> CatchUp:
-        """One for all that copy the same from the same, since it walks the whole tree."""
+        """One for all that copy the same from the same, since it walks the whole tree.
+
+        What lies in parts may be at any that is alive, also at one that is behind itself.
+        """
         prepared = self._prepared
+        healthy = healthy if prepared.standing.layout.whole else self._fanout.alive
         sources = {name: destination for name, destination in prepared.destinations.items() if name in healthy}
         key = snapshot.id, frozenset(sources)
         if key not in self._copiers:
             present = self._sent | {pack for name in sources for pack in prepared.presence.packs.get(name, {})}
-            self._copiers[key] = CatchUp(snapshot, sources, self._tools, prepared.loaded, present, self._leftovers)
+            layout, wants = prepared.standing.layout, everything if prepared.standing.layout.whole else self._wants
+            areas = layout.areas(snapshot.block_size)
+            self._copiers[key] = CatchUp(
+                snapshot, sources, self._tools, prepared.loaded, present, self._leftovers, areas=areas, wants=wants
+            )  # fmt: skip
         return self._copiers[key]
+
+    def _wants(self, name: str, pack: bytes, groups: AbstractSet[int]) -> bool:
+        """Whether a pack that was there before has too few copies, and this destination, which is behind, is to have one."""
+        standing, presence = self._prepared.standing, self._prepared.presence.packs
+        if pack in self._sent:
+            return False
+        alive = self._fanout.alive
+        return any(name in standing.wanting(pack, standing.layout.group(number), alive, presence) for number in groups)

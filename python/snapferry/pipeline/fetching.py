@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -27,6 +27,8 @@ class Fetcher:
         board: what is known of their speed.
         first: names of those likeliest to hold the packs; the others are asked after them.
         costs: by name, what reading costs there, in any unit: then the dearer are asked only for what the cheaper cannot serve.
+        lists: by name, the packs that a replica lists, where that is known: one that does not list a pack is asked for it last, and that it
+            lacks it is no damage.
     """
 
     def __init__(
@@ -35,9 +37,10 @@ class Fetcher:
         board: ReplicaBoard,
         first: Iterable[str] | None = None,
         costs: Mapping[str, float] = MappingProxyType({}),
+        lists: Mapping[str, Collection[bytes]] = MappingProxyType({}),
     ) -> None:
         self._board = board
-        self._account = Account(replicas, board, first, costs)
+        self._account = Account(replicas, board, first, costs, lists)
         self._leavings: Leavings | None = None
 
     @property

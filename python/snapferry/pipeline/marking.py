@@ -19,7 +19,7 @@ _WINDOW = 64 * 256
 
 
 async def mark(trees: Iterable[Tree], replicas: Mapping[str, Destination], tools: Tools, scratch: Path) -> _core.Marker:
-    """What ``trees`` reach, read from whichever of ``replicas`` has each page.
+    """What ``trees`` reach, read from whichever of ``replicas`` has each page. Where one of them lies in parts, a block that is missing is no damage.
 
     Arguments:
         scratch: an existing directory for what does not fit into memory.
@@ -27,7 +27,8 @@ async def mark(trees: Iterable[Tree], replicas: Mapping[str, Destination], tools
     Raises:
         DamageError: a page that no replica has in good order; so nobody can say what is needed. DestinationError: none answers.
     """
-    marker = _core.Marker(str(scratch))
+    trees = list(trees)
+    marker = _core.Marker(str(scratch), in_parts=any(tree.in_parts for tree in trees))
     loader = PageLoader(Fetcher(replicas, tools.board), tools.threads)
     # Of one volume one after another, so that what they share is still in the store's caches.
     for tree in sorted(trees, key=lambda tree: (tree.size, tree.snapshot)):

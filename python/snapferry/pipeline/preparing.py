@@ -1,7 +1,7 @@
 """What happens before an export reads its first byte: sessions are begun, then packs are listed and the index is loaded.
 
 In this order, because a pin protects what is listed after it. Which blocks count as known follows from what was found (docs/format.md,
-"Which blocks are known"): those in packs that every up-to-date destination lists, whole.
+"Which blocks are known"): those in packs that lie, whole, where the layout wants them: on every up-to-date destination, or on enough of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import DestinationError, Fenced, SnapferryError
 from snapferry.pipeline.rebuild import complete_segments, store_added
+from snapferry.placement import Layout, Share, Standing
 from snapferry.repository import names
 from snapferry.repository.gathering import together
 from snapferry.repository.index_cache import IndexCache, LoadedIndex
@@ -32,8 +33,9 @@ class Prepared:
         destinations: those that take part, by name.
         sessions: one at each of them; none in a dry run.
         parent: what blocks are compared with; None if nobody that takes part holds it.
-        reference: the volume's latest snapshot, which tells who is behind, and ``holders``, who have its commit.
+        reference: the latest snapshot of the volume that a member holds, which tells who is behind, and ``holders``, who have its commit.
         up_to_date: names of those that need no copies before they can commit.
+        standing: how the members of the layout stood, and ``in_play``: the shares that something of the snapshot may lie under.
         avoided: by destination, packs that are not to be put there (see ``Begun``).
         known_bad: by destination, packs that were found broken there.
         failures: those that could not begin, and why.
@@ -47,10 +49,22 @@ class Prepared:
     up_to_date: tuple[str, ...]
     presence: Presence
     loaded: LoadedIndex
+    standing: Standing
+    in_play: tuple[Share, ...]
     avoided: dict[str, frozenset[bytes]] = field(default_factory=dict)
     known_bad: Mapping[str, AbstractSet[bytes]] = field(default_factory=dict)
     failures: dict[str, SnapferryError] = field(default_factory=dict)
     damage: list[Damage] = field(default_factory=list)
+
+    def short(self, good: AbstractSet[str]) -> list[Share]:
+        """Of what there are fewer than ``min_copies`` where only those of the names ``good`` hold what they should; empty: enough of everything."""
+        return self.standing.short(self.destinations.keys() - good, self.in_play)
+
+    def why_short(self, good: AbstractSet[str]) -> str:
+        """Which part of the volume that is, for messages; nothing where all of it goes to the same places."""
+        short = self.short(good)
+        found = [group.why for group in self.standing.layout.groups if group.why and not set(short).isdisjoint(group.accepted)]
+        return f" of what goes by {'; '.join(found)}" if found else ""
 
 
 async def prepare(
@@ -64,6 +78,8 @@ async def prepare(
     parent: Snapshot | None,
     reference: Snapshot | None,
     holders: tuple[str, ...],
+    layout: Layout,
+    min_copies: int = 1,
     known_bad: Mapping[str, AbstractSet[bytes]] = MappingProxyType({}),
     presence_at: Callable[[Mapping[str, Destination]], Awaitable[Presence]] = list_presence,
     dry_run: bool = False,
@@ -72,10 +88,12 @@ async def prepare(
 
     Arguments:
         parent: the snapshot to compare with, if any.
-        reference: the volume's latest, and ``holders``: the destinations that list its commit.
+        reference: the latest snapshot of the volume that a member holds, and ``holders``: the destinations that list its commit.
+        layout: where the snapshot goes; members of it that are not among ``destinations`` are absent.
         known_bad: by destination, packs that were found broken there.
         presence_at: lists the packs, beginning after it was called; exports that begin together share one listing.
     """
+    parent = parent if reference else None  # Held by nobody here, then.
     pinned = parent or reference
     failures: dict[str, SnapferryError] = {}
     sessions = (
@@ -112,8 +130,9 @@ async def prepare(
         # Nobody here holds the latest snapshot: nothing to compare with, and nobody is behind anybody.
         parent = reference = None
         up_to_date = tuple(taking_part)
-    # A pack that neither a segment nor its own tail describes is torn.
-    loaded.index.declare_usable(loaded.index.named(b"".join(presence.everywhere(up_to_date))))
+    absent, behind = frozenset(layout.members) - taking_part.keys(), frozenset(taking_part.keys() - set(up_to_date))
+    standing = Standing(layout, absent, behind, min_copies)
+    declare_known(loaded.index, standing, presence)
     return Prepared(
         taking_part,
         {name: session for name, session in sessions.items() if name in taking_part},
@@ -123,11 +142,26 @@ async def prepare(
         up_to_date,
         presence,
         loaded,
+        standing,
+        standing.in_play(presence.packs),
         avoided,
         known_bad,
         failures,
         damage,
     )
+
+
+def declare_known(index: _core.Index, standing: Standing, presence: Presence) -> None:
+    """Tells the index in which packs blocks count as known. A pack that neither a segment nor its own tail describes is torn, and none of them."""
+
+    def named(packs: AbstractSet[bytes]) -> bytes:
+        return index.named(b"".join(packs))
+
+    everywhere = named(standing.everywhere(presence.packs))
+    if standing.layout.whole:
+        index.declare_usable(everywhere)
+    else:
+        index.declare_groups([everywhere, *(named(standing.known_in(group, presence.packs)) for group in standing.layout.groups)])
 
 
 def _holds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -33,7 +33,7 @@ class SnapshotReader:
 
     Arguments:
         replicas: destinations to read from, by name; ``first`` are those that hold the commit.
-        costs: as ``Fetcher``.
+        costs, lists: as ``Fetcher``.
         allow_unreadable: give zeros for the extents that the source could not supply, instead of raising.
         allow_lost: give zeros for what no replica can supply, and list it in ``lost``, instead of raising.
     """
@@ -47,13 +47,14 @@ class SnapshotReader:
         open_index: IndexOpener,
         *,
         costs: Mapping[str, float] = MappingProxyType({}),
+        lists: Mapping[str, Collection[bytes]] = MappingProxyType({}),
         allow_unreadable: bool = False,
         allow_lost: bool = False,
     ) -> None:
         self.snapshot = snapshot
         self._tools = tools
         self._sizing = read_sizing(tools.budget.total, snapshot.block_size, tools.workers.threads)
-        self._fetcher = Fetcher(replicas, tools.board, first, costs)
+        self._fetcher = Fetcher(replicas, tools.board, first, costs, lists)
         self._open_index = open_index
         self._allow_unreadable = allow_unreadable
         self._allow_lost = allow_lost

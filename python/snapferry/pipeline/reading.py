@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 
 from snapferry import _core
 from snapferry.errors import SourceReadError
@@ -31,6 +32,7 @@ class Reader:
         on_watermark: called after each batch, when ``watermark`` may have risen.
         parent: the manifest to compare with, and the loader of its pages; None where the steps load them, or there is none.
         room: None in a dry run, which builds no packs.
+        cuts: blocks at which what goes elsewhere begins, ascending: no batch lies across one, and no pack is filled on both sides of it.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Reader:
         room: Room | None,
         parent: tuple[_core.Manifest, PageLoader] | None,
         skip_unreadable: bool,
+        cuts: Sequence[int] = (),
         on_packs: Callable[[list[_core.Pack]], Awaitable[None]],
         on_watermark: Callable[[], Awaitable[None]],
     ) -> None:
@@ -58,6 +61,9 @@ class Reader:
         self._room = room
         self._parent = parent
         self._skip_unreadable = skip_unreadable
+        self._cuts = list(cuts)
+        self._side = 0
+        self._ended = asyncio.Event()
         self._on_packs = on_packs
         self._on_watermark = on_watermark
         self._under_way: dict[int, None] = {}
@@ -103,19 +109,42 @@ class Reader:
         async with contextlib.aclosing(steps):
             async for step in steps:
                 if step.read:
-                    await self._begin(step.first, step.count, pool, group)
+                    for first, count in self._within_cuts(step.first, step.count):
+                        await self._cross(first)
+                        await self._begin(first, count, pool, group)
                 else:
                     self._cursor = step.first + step.count
                     await self._on_watermark()
+
+    def _within_cuts(self, first: int, count: int) -> Iterator[tuple[int, int]]:
+        """The same blocks in runs that lie across no cut."""
+        end = first + count
+        for cut in (*self._cuts[bisect_right(self._cuts, first) : bisect_left(self._cuts, end)], end):
+            yield first, cut - first
+            first = cut
+
+    async def _cross(self, first: int) -> None:
+        """Before the first batch on the other side of a cut: ends the pack that is being filled, once the batches before the cut are done."""
+        side = bisect_right(self._cuts, first)
+        if side == self._side:
+            return
+        self._side = side
+        while self._under_way:
+            self._ended.clear()
+            await self._ended.wait()
+        if self._room is not None:
+            await self._on_packs(await self._tools.threads.run(self._packer.finish))
 
     async def _in_order(self, stream: SequentialSource, pool: BufferPool, group: asyncio.TaskGroup) -> None:
         """Reads a stream to its end. Whoever waits for room or a buffer does not read, so that its writer waits too."""
         first = 0
         while self._size is None:
+            await self._cross(first)
+            _, most = next(self._within_cuts(first, self._sizing.batch))
             buffer = await pool.acquire()
             try:
-                await self._load_parent(first, first + self._sizing.batch, group)
-                length = await self._fill(stream, buffer)
+                await self._load_parent(first, first + most, group)
+                length = await self._fill(stream, buffer[: most * self._block_size])
                 count = block_count(length, self._block_size)
                 self.bytes_read += length
                 if stream.ended:
@@ -172,6 +201,7 @@ class Reader:
             if self._room is not None:
                 self._room.keep(need)
         del self._under_way[first]
+        self._ended.set()
         self.blocks_read += count
         await self._on_packs(packs)
         del packs

@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -64,7 +64,7 @@ class Restore:
 
     Arguments:
         replicas: destinations to read from, by name; ``first`` are those that hold the commit.
-        costs: as ``Fetcher``.
+        costs, lists: as ``Fetcher``.
         open_index: as ``ExtentReader``.
     """
 
@@ -77,12 +77,13 @@ class Restore:
         open_index: IndexOpener,
         *,
         costs: Mapping[str, float] = MappingProxyType({}),
+        lists: Mapping[str, Collection[bytes]] = MappingProxyType({}),
         on_progress: ProgressCallback | None = None,
     ) -> None:
         self._plan = plan
         self._snapshot = plan.snapshot
         self._tools = tools
-        self._fetcher = Fetcher(replicas, tools.board, first, costs)
+        self._fetcher = Fetcher(replicas, tools.board, first, costs, lists)
         self._open_index = open_index
         self._on_progress = on_progress
         self._start, self._end = self._part()

@@ -1,7 +1,8 @@
 """Verification: are all parts of the snapshots there, and, for as many packs as asked for, is every byte what it should be.
 
-Each destination is looked at by itself, because each must be able to restore by itself. Packs that no snapshot names are no damage:
-an interrupted export leaves some, and the next one uses them.
+Each destination is looked at by itself, because each must be able to restore by itself; but of a snapshot that lies in parts each has only some
+of the data packs, and all of its destinations together are to have enough copies. Packs that no snapshot names are no damage: an interrupted
+export leaves some, and the next one uses them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from snapferry.pipeline.convert import open_manifest, split_ids
 from snapferry.pipeline.extents import merged
 from snapferry.pipeline.fetching import Fetcher
 from snapferry.pipeline.pages import PageLoader
+from snapferry.pipeline.parts import PartSet
 from snapferry.pipeline.tools import Tools
 from snapferry.pipeline.verify_objects import verify_objects
 from snapferry.pipeline.windows import windows
@@ -49,6 +51,7 @@ class Verification:
         held: by destination, the snapshots whose commit it lists and which are to be verified.
         presence: the packs each lists.
         loaded: the index of every segment that is in good order somewhere, with all packs that any destination lists declared usable.
+        sets: by id, what is known of snapshots that lie in parts.
         everything: look at all packs that are listed, not only at those that ``held`` needs.
         read_data: percentage of packs whose every byte is read, 0 to 100.
         suspected: by destination, packs that were found broken before: they are read in any case.
@@ -69,6 +72,7 @@ class Verification:
         read_data: float,
         everything: bool,
         suspected: Mapping[str, AbstractSet[bytes]] = MappingProxyType({}),
+        sets: Mapping[str, PartSet] = MappingProxyType({}),
         on_progress: ProgressCallback | None = None,
     ) -> None:
         self._destinations = destinations
@@ -83,6 +87,7 @@ class Verification:
         self._suspected = suspected
         self.read_well: dict[str, set[bytes]] = {}
         self.segments: dict[str, list[str]] = {}
+        self._sets = sets
         self._on_progress = on_progress
         self._damage: list[Damage] = []
         self._unverified: dict[str, str] = {}
@@ -98,7 +103,9 @@ class Verification:
         self._unverified.update(unverified or {})
         await together(self._destination(name) for name in self._destinations)
         snapshots = {snapshot.id for held in self._held.values() for snapshot in held}
-        return VerifyResult(len(snapshots), self._packs, self._bytes, tuple(self._damage), time.monotonic() - begun, dict(self._unverified))
+        short = tuple(found for key in sorted(snapshots & self._sets.keys()) if (found := self._sets[key].shortage(key)))
+        seconds = time.monotonic() - begun
+        return VerifyResult(len(snapshots), self._packs, self._bytes, tuple(self._damage), seconds, dict(self._unverified), short)
 
     async def _destination(self, name: str) -> None:
         destination = self._destinations[name]
@@ -137,13 +144,14 @@ class Verification:
         self._damage = [item for item in self._damage if not went(item)]
 
     async def _structure(self, name: str, snapshot: Snapshot, named: set[bytes], seen: _Seen) -> None:
-        """Both trees, read from this destination alone; and every pack that they need, listed with its right size."""
+        """Both trees, read from this destination alone; and every pack that they need and that is to be here, listed with its right size."""
         threads = self._tools.threads
         fetcher = Fetcher({name: self._destinations[name]}, self._tools.board)
         manifest = open_manifest(self._tools.keyring, snapshot)
         lost: list[tuple[int, int]] = []
         listed = self._presence.packs.get(name, {})
-        here = _core.PackSet(b"".join(listed))
+        parts = self._sets.get(snapshot.id)
+        here = _core.PackSet(b"".join(listed if parts is None else parts.counts))
         async for window in windows(manifest, PageLoader(fetcher, threads), threads):
             if window.zeros:
                 continue
@@ -155,6 +163,9 @@ class Verification:
                 packs, gone, _ = await threads.run(manifest.resolve, self._index, here, window.first, window.end)
                 hinted = split_ids(await threads.run(manifest.packs, window.first, window.end))
                 needed = split_ids(packs) | split_ids(gone) | (hinted & named)
+                if parts is not None:
+                    pages = split_ids(await threads.run(manifest.page_packs, window.first, window.end))
+                    needed = parts.due_at(name, needed, pages, listed)
                 seen.data |= needed & {fetch[0] for _, fetch in await threads.run(plan.extents)}
                 seen.needed |= needed
         extents = merged((first * snapshot.block_size, count * snapshot.block_size) for first, count in lost)

@@ -90,6 +90,7 @@ class PinObject(msgspec.Struct, frozen=True):
     height: Annotated[int, msgspec.Meta(ge=0, le=16)]
     ids: RootObject | None
     places: RootObject | None
+    placement: Text = "mirror"
 
 
 class SessionObject(msgspec.Struct, frozen=True):
@@ -254,7 +255,8 @@ def _nonsense(commit: CommitObject, snapshot_id: str) -> str | None:
 def pin_object(snapshot: types.Snapshot) -> PinObject:
     """What a session pins of the snapshot that it builds on."""
     roots = snapshot.roots
-    return PinObject(snapshot.id, snapshot.size, snapshot.block_size, roots.height, root_object(roots.ids), root_object(roots.places))
+    ids, places = root_object(roots.ids), root_object(roots.places)
+    return PinObject(snapshot.id, snapshot.size, snapshot.block_size, roots.height, ids, places, snapshot.placement)
 
 
 def pinned_roots(pin: PinObject) -> types.Roots:

@@ -9,25 +9,37 @@ from functools import partial
 from snapferry import _core
 from snapferry.destination import Destination
 from snapferry.errors import ObjectDamaged, ObjectNotFound
+from snapferry.placement import described
 from snapferry.repository import names, objects
 from snapferry.repository.gathering import together
 from snapferry.repository.notes import good_notes
 from snapferry.repository.sessions import decided_commit
 from snapferry.repository.small import read_object
 from snapferry.repository.snapshots import read_commit
-from snapferry.types import Roots
+from snapferry.types import Roots, Snapshot
 
 _AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The trees of one snapshot, and what it takes to walk them; ``snapshot`` is its id."""
+    """The trees of one snapshot, and what it takes to walk them; ``snapshot`` is its id. ``in_parts``: some of its blocks may lie elsewhere only."""
 
     snapshot: str
     roots: Roots
     size: int
     block_size: int
+    in_parts: bool = False
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Tree:
+        """Of a commit."""
+        return cls(snapshot.id, snapshot.roots, snapshot.size, snapshot.block_size, described(snapshot.placement).in_parts)
+
+    @classmethod
+    def pinned(cls, pin: objects.PinObject) -> Tree:
+        """Of what a session builds on."""
+        return cls(pin.snapshot, objects.pinned_roots(pin), pin.size, pin.block_size, described(pin.placement).in_parts)
 
 
 @dataclass(slots=True)
@@ -100,7 +112,7 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
             read = await read_commit(keyring, destination, snapshot)
         except ObjectNotFound:
             return  # Let go since it was listed.
-        found.add(Tree(snapshot, read.roots, read.size, read.block_size))
+        found.add(Tree.of(read))
 
     async def end(session: str) -> None:
         key = names.session_end(session)
@@ -116,8 +128,7 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
         if decided.snapshot in noted and await good_notes(keyring, destination, {decided.snapshot}):
             notes.add(decided.snapshot)
             return
-        read = decided.commit
-        found.add(Tree(decided.snapshot, read.roots, read.size, read.block_size))
+        found.add(Tree.of(decided.commit))
 
     async def pin(session: str, newest: int) -> None:
         """What the newest beat pins: a parent that turned out to be gone is pinned no more."""
@@ -130,7 +141,7 @@ async def list_reached(keyring: _core.Keyring, destination: Destination, known: 
             live.append(LiveSession(session, "", newest, 0.0, 0))
             return
         if beat.parent is not None:
-            found.add(Tree(beat.parent.snapshot, objects.pinned_roots(beat.parent), beat.parent.size, beat.parent.block_size))
+            found.add(Tree.pinned(beat.parent))
         live.append(LiveSession(session, beat.volume, newest, beat.at.timestamp(), beat.collection))
 
     # Without its first beat a session is being tidied away, and nothing else of it counts.

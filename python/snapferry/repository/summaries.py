@@ -38,6 +38,7 @@ def summarize(snapshot: Snapshot) -> SnapshotSummary:
         snapshot.bytes_new,
         snapshot.parent,
         snapshot.tags,
+        snapshot.placement,
     )
 
 

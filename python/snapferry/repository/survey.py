@@ -5,7 +5,7 @@ The semantics are those of ``snapshots``; but only the commits are read that thi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -81,9 +81,14 @@ class Survey:
             if snapshot_id in self.unread:
                 raise self.unread[snapshot_id]
 
-    async def latest(self, keyring: _core.Keyring, replicas: Mapping[str, Destination], volume: str) -> ListedSnapshot | None:
-        """The volume's latest snapshot whose commit can be read now, or None if it has none."""
-        while (newest := next(self.newest_first(volume), None)) is not None:
+    async def latest(
+        self, keyring: _core.Keyring, replicas: Mapping[str, Destination], volume: str, among: Iterable[str] | None = None
+    ) -> ListedSnapshot | None:
+        """The volume's latest snapshot whose commit can be read now, or None if it has none; of those that some of ``among`` hold, if given."""
+        names = set(self.held if among is None else among)
+        while (
+            newest := next((item for item in self.newest_first(volume) if not names.isdisjoint(self.holders(item.id))), None)
+        ) is not None:
             if (found := await self._read(keyring, replicas, newest.id)) is not None:
                 return found
         return None

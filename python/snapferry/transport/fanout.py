@@ -53,6 +53,7 @@ class FanOut:
     Arguments:
         destinations: of different names; wrapped with retries by the caller.
         needed: how many of them must stay alive.
+        enough: whether those of these names are enough; by default where there are ``needed``.
         manners: by name, how each is treated; those that are not named make everybody wait.
         absent: destinations that cannot be opened, and why: for them everything is kept in the spool.
         budget: whose shortness makes room be looked for.
@@ -65,6 +66,7 @@ class FanOut:
         destinations: Sequence[Destination],
         *,
         needed: int = 1,
+        enough: Callable[[frozenset[str]], bool] | None = None,
         manners: Mapping[str, Manner] = MappingProxyType({}),
         absent: Mapping[str, BaseException] = MappingProxyType({}),
         budget: ByteBudget | None = None,
@@ -79,6 +81,7 @@ class FanOut:
             raise ValueError("two destinations of one name")
         self._absent = {name: channel(name, None) for name in absent if spool is not None}
         self._needed = needed
+        self._enough = enough or (lambda alive: len(alive) >= needed)
         self._budget = budget
         self._on_result = on_result
         self._sent = 0
@@ -146,7 +149,7 @@ class FanOut:
             after: a ``mark``: each destination gets the object once it has acknowledged all that was sent to it before that.
 
         Raises:
-            TooFewCopies: fewer than ``needed`` destinations are alive.
+            TooFewCopies: those that are alive are not enough.
         """
         wanted = {**self._channels, **self._absent}
         holders = {channel for name, channel in wanted.items() if channel.holds and (only is None or name in only)}
@@ -177,7 +180,7 @@ class FanOut:
         """Waits until everything sent is acknowledged by every destination, or dropped for it; or on the disk, for one that is absent.
 
         Raises:
-            TooFewCopies: as soon as fewer than ``needed`` destinations are alive.
+            TooFewCopies: as soon as those that are alive are not enough.
         """
         while True:
             self._check()
@@ -273,7 +276,7 @@ class FanOut:
                 waiter.set_result(None)
 
     def _too_few(self) -> bool:
-        return len(self.alive) < self._needed
+        return not self._enough(self.alive)
 
     def _check(self) -> None:
         if self._broken is not None:

@@ -116,13 +116,13 @@ impl Store {
     /// What a packer does with a pack of new blocks: claims and records them, stores them, and names the pack when it is full.
     fn pack(&self, writer: &ManifestWriter, number: u64, blocks: &[(u64, Id)]) -> Result<()> {
         for (block, id) in blocks {
-            lock(&writer.claims).claim(id);
+            lock(&writer.claims).claim((0, *id));
             writer.record(*block, &[(*id, None)])?;
         }
         let mut claims = lock(&writer.claims);
         for ((_, id), at) in blocks.iter().zip(0u32..) {
             let stored = Stored { pack: number as u32, offset: HEADER as u32 + at * RECORD, length: RECORD };
-            claims.store(*id, stored);
+            claims.store((0, *id), stored);
         }
         claims.name(number as u32, id(2, number));
         Ok(())
@@ -139,7 +139,7 @@ impl Store {
             if end % ADVANCE == 0 {
                 self.keep(writer.advance(end)?)?;
                 // An index segment holds them by now.
-                lock(&writer.claims).forget((end - ADVANCE..end).map(|it| id(1, it)));
+                lock(&writer.claims).forget((end - ADVANCE..end).map(|it| (0, id(1, it))));
             }
         }
         let (roots, last) = writer.finish()?;

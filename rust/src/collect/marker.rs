@@ -19,6 +19,7 @@ struct State {
     visited: HashSet<[u8; 16]>,
     pages: HashSet<Id>,
     needed: Needed,
+    in_parts: bool,
     failed: Option<String>,
 }
 
@@ -26,12 +27,14 @@ struct State {
 pub struct Marker(Mutex<State>);
 
 impl Marker {
-    /// Nothing reached yet. `directory` takes what does not fit into memory.
-    pub fn new(directory: PathBuf) -> Self {
+    /// Nothing reached yet. `directory` takes what does not fit into memory. `in_parts`: some of the snapshots have blocks at other
+    /// destinations only, so that one which is not here is no damage.
+    pub fn new(directory: PathBuf, in_parts: bool) -> Self {
         Self(Mutex::new(State {
             visited: HashSet::new(),
             pages: HashSet::new(),
             needed: Needed::new(directory),
+            in_parts,
             failed: None,
         }))
     }
@@ -89,6 +92,10 @@ pub(super) struct Guard<'a>(MutexGuard<'a, State>);
 impl Guard<'_> {
     pub(super) fn needed(&mut self) -> &mut Needed {
         &mut self.0.needed
+    }
+
+    pub(super) fn in_parts(&self) -> bool {
+        self.0.in_parts
     }
 
     pub(super) fn holds_pages(&self, pack: &Id) -> bool {

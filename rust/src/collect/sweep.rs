@@ -101,9 +101,10 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// Calls `with` with every group and whether it is needed. Fails if a needed block lies in no present pack.
+/// Calls `with` with every group and whether it is needed. Fails if a needed block lies in no present pack, unless it is `in_parts`.
 fn join(
     needed: &mut Sorted<'_>,
+    in_parts: bool,
     groups: &mut Groups<'_>,
     mut with: impl FnMut(&[Record], bool) -> Result<()>,
 ) -> Result<()> {
@@ -129,7 +130,7 @@ fn join(
         miss(rest);
         wanted = needed.pop()?;
     }
-    match example {
+    match example.filter(|_| !in_parts) {
         None => Ok(()),
         Some(prefix) => damaged(format!(
             "{lost} blocks that snapshots need are in no pack that is there (the first begins with {})",
@@ -170,6 +171,7 @@ pub fn sweep(
     of: &HashSet<Id>,
 ) -> Result<(Sweep, Records)> {
     let mut marked = marker.needed()?;
+    let in_parts = marked.in_parts();
     index.look(|segments| {
         let mut numbers = Numbers { present, numbers: HashMap::new(), ids: Vec::new() };
         let views: Vec<_> = segments
@@ -180,7 +182,7 @@ pub fn sweep(
             || Groups::new(views.iter().map(|(view, packs)| (view.entries(), packs.clone())).collect());
         let ids = &numbers.ids;
         let mut sums = vec![Sums::default(); ids.len()];
-        join(&mut marked.needed().sorted()?, &mut groups(), |group, needed| {
+        join(&mut marked.needed().sorted()?, in_parts, &mut groups(), |group, needed| {
             for (pack, _, length) in group {
                 let sum = &mut sums[*pack as usize];
                 sum.total += u64::from(*length);
@@ -190,7 +192,7 @@ pub fn sweep(
         })?;
         let scores = sums.clone();
         let mut records = Records::new();
-        join(&mut marked.needed().sorted()?, &mut groups(), |group, needed| {
+        join(&mut marked.needed().sorted()?, in_parts, &mut groups(), |group, needed| {
             if needed {
                 let (pack, offset, length) = chosen(group, &scores, ids, preferred);
                 sums[pack as usize].live += u64::from(length);
@@ -222,6 +224,7 @@ pub fn rescued(
     condemned: &HashSet<Id>,
 ) -> Result<HashSet<Id>> {
     let mut marked = marker.needed()?;
+    let in_parts = marked.in_parts();
     let mut kept: HashSet<Id> = condemned.iter().filter(|pack| marked.holds_pages(pack)).copied().collect();
     index.look(|segments| {
         let mut numbers = Numbers { present, numbers: HashMap::new(), ids: Vec::new() };
@@ -229,7 +232,7 @@ pub fn rescued(
             .iter()
             .map(|view| (view.entries(), view.packs().map(|pack| numbers.of(&pack)).collect::<Vec<_>>()))
             .collect();
-        join(&mut marked.needed().sorted()?, &mut Groups::new(views), |group, needed| {
+        join(&mut marked.needed().sorted()?, in_parts, &mut Groups::new(views), |group, needed| {
             let stays = |record: &Record| {
                 let id = &numbers.ids[record.0 as usize];
                 !condemned.contains(id) || kept.contains(id)

@@ -60,6 +60,8 @@ struct Inner {
     wanted: IdSet,
     /// The packs that count.
     usable: IdSet,
+    /// Where not all of them count for every block: those that do, by the group of the block; else empty.
+    groups: Vec<IdSet>,
     /// Segments in memory, made of packs that none names.
     added: Vec<Id>,
     /// Whether segments that counted went with a damaged file: what is not found may be in them.
@@ -72,6 +74,14 @@ impl Inner {
     /// All bundles.
     fn laid(&self) -> impl Iterator<Item = &Laid> {
         self.layers.laid().chain(self.recent.bundles())
+    }
+
+    /// Whether a pack counts for blocks of that group.
+    fn counts(&self, group: usize, pack: &Id) -> bool {
+        match self.groups.is_empty() {
+            true => self.usable.contains(pack),
+            false => self.groups.get(group).is_some_and(|packs| packs.contains(pack)),
+        }
     }
 
     /// Whether a file that is open was found damaged. One that was missing then is none: what it held is fetched again.
@@ -208,7 +218,22 @@ impl Index {
 
     /// Adds a plain segment whose packs are usable from now on.
     pub fn add_usable(&self, id: Id, plain: Vec<u8>, packs: &[Id]) -> Result<()> {
-        self.write().usable.extend(packs.iter().copied());
+        self.add_usable_in(id, plain, packs.iter().map(|pack| (0, *pack)))
+    }
+
+    /// The same, each pack for blocks of one group.
+    pub fn add_usable_in(
+        &self,
+        id: Id,
+        plain: Vec<u8>,
+        packs: impl Iterator<Item = (usize, Id)> + Clone,
+    ) -> Result<()> {
+        let mut inner = self.write();
+        inner.usable.extend(packs.clone().map(|(_, pack)| pack));
+        for (number, group) in inner.groups.iter_mut().enumerate() {
+            group.extend(packs.clone().filter(|(of, _)| *of == number).map(|(_, pack)| pack));
+        }
+        drop(inner);
         self.add_segment(id, plain)
     }
 
@@ -341,22 +366,40 @@ impl Index {
 
     /// Replaces the set of packs whose blocks count as known.
     pub fn declare_usable(&self, packs: IdSet) {
+        self.declare(packs, Vec::new());
+    }
+
+    /// Replaces the sets of packs that count, by group: those of group 0 for pages, the others for the blocks of each. A look-up that names no
+    /// group finds what is in any.
+    pub fn declare_groups(&self, groups: Vec<IdSet>) {
+        self.declare(groups.iter().flat_map(IdSet::iter).copied().collect(), groups);
+    }
+
+    fn declare(&self, packs: IdSet, groups: Vec<IdSet>) {
         let mut inner = self.write();
         let inner = &mut *inner;
-        inner.usable = packs;
+        (inner.usable, inner.groups) = (packs, groups);
         inner.recent.mark(&inner.usable);
         inner.layers.mark(&inner.usable);
     }
 
-    /// Whether that pack counts.
-    pub fn is_usable(&self, pack: &Id) -> bool {
-        self.read().usable.contains(pack)
+    /// Whether that pack counts for blocks of that group.
+    pub fn is_usable(&self, group: usize, pack: &Id) -> bool {
+        self.read().counts(group, pack)
     }
 
-    /// Whether all of those packs count.
+    /// Whether all of those packs count, for every group.
     pub fn all_usable(&self, mut packs: impl Iterator<Item = Id>) -> bool {
         let inner = self.read();
-        packs.all(|pack| inner.usable.contains(&pack))
+        packs.all(|pack| (0..inner.groups.len().max(1)).all(|group| inner.counts(group, &pack)))
+    }
+
+    /// A place of that block that counts for its group.
+    pub fn find_in(&self, group: usize, id: &Id) -> Option<Place> {
+        let wanted = prefix(id);
+        let inner = self.read();
+        let accept = |place: &Place| inner.groups.is_empty() || inner.counts(group, &place.pack);
+        inner.recent.find(&wanted, &accept).or_else(|| inner.layers.find(&wanted, &accept))
     }
 
     /// A usable place of that block.

@@ -221,7 +221,7 @@ impl Manifest {
     }
 
     /// Every pack that holds pages of the range.
-    fn pages(&self, first: u64, end: u64) -> HashSet<Id> {
+    pub fn pages(&self, first: u64, end: u64) -> HashSet<Id> {
         let state = lock(&self.state);
         let mut out: HashSet<Id> =
             self.roots.ids.iter().chain(&self.roots.places).map(|(_, place)| place.pack).collect();

@@ -61,6 +61,8 @@ pub struct ManifestWriter {
     session: [u8; 16],
     /// The snapshot whose pages may be shared.
     pub parent: Option<Arc<Manifest>>,
+    /// First block and group of each stretch of the volume, in order; none where all blocks go to the same places.
+    areas: Vec<(u64, usize)>,
     encoder: Encoder,
     /// Shared with the packer.
     pub claims: Arc<Mutex<Claims>>,
@@ -87,6 +89,7 @@ impl ManifestWriter {
             size: size.map_or_else(OnceLock::new, OnceLock::from),
             session,
             parent,
+            areas: Vec::new(),
             encoder: Encoder::new(Codec::Zstd, 1),
             claims: Arc::default(),
             state: Mutex::new(State {
@@ -103,6 +106,21 @@ impl ManifestWriter {
                 packs: HashSet::new(),
             }),
         })
+    }
+
+    /// The same writer, of a volume whose stretches (first block, group) go to different places. Group 0 is that of pages.
+    pub fn with_areas(mut self, areas: Vec<(u64, usize)>) -> Result<Self> {
+        if areas.first().is_some_and(|(first, _)| *first != 0) || !areas.is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(Error::Usage("areas begin at block 0, and come in order".into()));
+        }
+        self.areas = areas;
+        Ok(self)
+    }
+
+    /// Where that block goes: packs hold blocks of one group.
+    pub fn group_of(&self, block: u64) -> usize {
+        let after = self.areas.partition_point(|(first, _)| *first <= block);
+        after.checked_sub(1).map_or(0, |at| self.areas[at].1)
     }
 
     /// The volume's size in bytes, if it is known by now.
@@ -187,7 +205,8 @@ impl ManifestWriter {
         let ready: Vec<u64> = state.leaves.range(from..complete).map(|(index, _)| *index).collect();
         (state.complete, state.named) = (complete, named);
         for index in ready {
-            let Some(places) = state.leaves.get(&index).map(|leaf| self.resolve(leaf)).transpose()?.flatten()
+            let Some(places) =
+                state.leaves.get(&index).map(|leaf| self.resolve(index, leaf)).transpose()?.flatten()
             else {
                 continue;
             };
@@ -207,17 +226,20 @@ impl ManifestWriter {
     }
 
     /// The places of a leaf's blocks, or None while one lies in a pack without a name.
-    fn resolve(&self, leaf: &Leaf) -> Result<Option<Box<[Option<Place>; FANOUT]>>> {
+    fn resolve(&self, index: u64, leaf: &Leaf) -> Result<Option<Box<[Option<Place>; FANOUT]>>> {
         let claims = lock(&self.claims);
         let sought = |id: &Id, place: &Option<Place>| *id != ZERO && *id != UNREADABLE && place.is_none();
-        let mut found = leaf.ids.iter().zip(leaf.places.iter());
-        if found.any(|(id, place)| sought(id, place) && claims.waits(id)) {
+        let blocks = || (index * FANOUT as u64..).zip(leaf.ids.iter());
+        let grouped = |(block, id): (u64, &Id)| (self.group_of(block), *id);
+        let mut found = blocks().zip(leaf.places.iter());
+        if found.any(|(block, place)| sought(block.1, place) && claims.waits(grouped(block))) {
             return Ok(None);
         }
         let mut places = leaf.places.clone();
-        for (id, place) in leaf.ids.iter().zip(places.iter_mut()) {
-            if sought(id, place) {
-                let known = claims.place(id).or_else(|| self.index.find(id));
+        for (block, place) in blocks().zip(places.iter_mut()) {
+            if sought(block.1, place) {
+                let (group, id) = grouped(block);
+                let known = claims.place((group, id)).or_else(|| self.index.find_in(group, &id));
                 *place =
                     Some(known.ok_or_else(|| Error::Usage("a recorded block that nobody stored".into()))?);
             }
@@ -285,7 +307,7 @@ impl ManifestWriter {
 
     /// Whether the parent's page may be shared: its pack must be where this snapshot goes.
     fn usable(&self, place: &Place) -> bool {
-        self.index.is_usable(&place.pack)
+        self.index.is_usable(0, &place.pack)
     }
 
     fn store_places(&self, state: &mut State, level: u8, places: &Places) -> Result<Root> {

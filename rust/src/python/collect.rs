@@ -51,8 +51,9 @@ pub struct PyMarker(Arc<Marker>);
 #[pymethods]
 impl PyMarker {
     #[new]
-    fn new(directory: PathBuf) -> Self {
-        Self(Arc::new(Marker::new(directory)))
+    #[pyo3(signature = (directory, in_parts=false))]
+    fn new(directory: PathBuf, in_parts: bool) -> Self {
+        Self(Arc::new(Marker::new(directory, in_parts)))
     }
 
     fn manifest(

@@ -26,17 +26,18 @@ pub struct PyPack {
     buffer: Vec<u8>,
     length: usize,
     id: Id,
+    group: usize,
     workers: Arc<Workers>,
 }
 
 impl PyPack {
-    fn new(pack: FinishedPack, workers: &Arc<Workers>) -> Self {
-        Self { buffer: pack.buffer, length: pack.length, id: pack.id, workers: workers.clone() }
+    fn new(pack: FinishedPack, group: usize, workers: &Arc<Workers>) -> Self {
+        Self { buffer: pack.buffer, length: pack.length, id: pack.id, group, workers: workers.clone() }
     }
 
     /// All of them, whose buffers go back to `workers`.
     pub fn all(packs: Vec<FinishedPack>, workers: &Arc<Workers>) -> Vec<Self> {
-        packs.into_iter().map(|pack| Self::new(pack, workers)).collect()
+        packs.into_iter().map(|pack| Self::new(pack, 0, workers)).collect()
     }
 }
 
@@ -51,6 +52,11 @@ impl PyPack {
     #[getter]
     fn id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.id)
+    }
+
+    #[getter]
+    fn group(&self) -> usize {
+        self.group
     }
 
     #[getter]
@@ -80,7 +86,7 @@ pub struct PyManifestWriter {
 #[pymethods]
 impl PyManifestWriter {
     #[new]
-    #[pyo3(signature = (keyring, workers, index, *, session, size, block_size, parent, check))]
+    #[pyo3(signature = (keyring, workers, index, *, session, size, block_size, parent, check, areas=Vec::new()))]
     #[allow(clippy::too_many_arguments)] // Keyword arguments of Python.
     fn new(
         keyring: &PyKeyring,
@@ -91,13 +97,14 @@ impl PyManifestWriter {
         block_size: usize,
         parent: Option<&PyManifest>,
         check: &str,
+        areas: Vec<(u64, usize)>,
     ) -> PyResult<Self> {
         // Pages are few: they are all checked, whatever part of the blocks is.
         Check::from_name(check)?;
         let parent = parent.map(|parent| parent.0.clone());
         let (keys, pool) = (keyring.0.clone(), workers.0.clone());
         let writer = ManifestWriter::new(keys, pool, index.0.clone(), session, size, block_size, parent)?;
-        Ok(Self { writer: Arc::new(writer), workers: workers.0.clone() })
+        Ok(Self { writer: Arc::new(writer.with_areas(areas)?), workers: workers.0.clone() })
     }
 
     fn set_size(&self, py: Python<'_>, size: u64) -> PyResult<()> {
@@ -136,6 +143,17 @@ impl PyManifestWriter {
 pub struct PyPacker {
     packer: Packer,
     workers: Arc<Workers>,
+}
+
+impl PyPacker {
+    fn grouped(&self, packs: Vec<FinishedPack>) -> Vec<PyPack> {
+        let group = |pack: &FinishedPack| self.packer.group_of(&pack.id).unwrap_or(0);
+        packs
+            .into_iter()
+            .map(|pack| (group(&pack), pack))
+            .map(|(it, pack)| PyPack::new(pack, it, &self.workers))
+            .collect()
+    }
 }
 
 #[pymethods]
@@ -179,8 +197,7 @@ impl PyPacker {
 
     fn process(&self, py: Python<'_>, first: u64, data: &Bound<'_, PyAny>) -> PyResult<Vec<PyPack>> {
         let data = SharedBytes::get(data)?;
-        let packs = py.detach(|| self.packer.process(first, data.bytes()))?;
-        Ok(PyPack::all(packs, &self.workers))
+        Ok(py.detach(|| self.packer.process(first, data.bytes()).map(|packs| self.grouped(packs)))?)
     }
 
     fn take_over(&self, py: Python<'_>, first: u64, count: u64) -> PyResult<Vec<(u64, u64)>> {
@@ -188,8 +205,7 @@ impl PyPacker {
     }
 
     fn finish(&self, py: Python<'_>) -> PyResult<Vec<PyPack>> {
-        let pack = py.detach(|| self.packer.finish())?;
-        Ok(PyPack::all(pack.into_iter().collect(), &self.workers))
+        Ok(py.detach(|| self.packer.finish().map(|pack| self.grouped(pack.into_iter().collect())))?)
     }
 
     fn segment(&self, py: Python<'_>, packs: Vec<Id>) -> PyResult<Option<PySegment>> {

@@ -149,8 +149,15 @@ impl PyIndex {
         Ok(())
     }
 
-    fn is_usable(&self, pack: Id) -> bool {
-        self.0.is_usable(&pack)
+    fn declare_groups(&self, py: Python<'_>, groups: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
+        let groups = groups.iter().map(id_set).collect::<PyResult<Vec<_>>>()?;
+        py.detach(|| self.0.declare_groups(groups));
+        Ok(())
+    }
+
+    #[pyo3(signature = (pack, group=0))]
+    fn is_usable(&self, pack: Id, group: usize) -> bool {
+        self.0.is_usable(group, &pack)
     }
 
     fn all_usable(&self, py: Python<'_>, packs: &Bound<'_, PyAny>) -> PyResult<bool> {

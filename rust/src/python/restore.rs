@@ -94,6 +94,11 @@ impl PyManifest {
         PyBytes::new(py, py.detach(|| self.0.packs(first, end)).as_flattened())
     }
 
+    fn page_packs<'py>(&self, py: Python<'py>, first: u64, end: u64) -> Bound<'py, PyBytes> {
+        let pages = py.detach(|| self.0.pages(first, end).into_iter().collect::<Vec<_>>());
+        PyBytes::new(py, pages.as_flattened())
+    }
+
     fn any_lost(&self, py: Python<'_>) -> bool {
         py.detach(|| self.0.any_lost())
     }

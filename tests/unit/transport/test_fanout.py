@@ -191,6 +191,17 @@ async def test_too_few_is_said_at_once_and_by_the_right_code() -> None:
     assert sent.all_once
 
 
+async def test_who_is_enough_may_be_said_by_name() -> None:
+    stores: list[Destination] = [FullAfter(MemoryDestination("a"), 25), MemoryDestination("b"), MemoryDestination("c")]
+    sent = Sent()
+    with pytest.raises(TooFewCopies, match="a: no space"):
+        async with FanOut(stores, enough=lambda alive: "a" in alive) as fanout:
+            await send_many(fanout, sent, 5)
+            await fanout.drain()
+    assert fanout.alive == {"b", "c"}
+    assert sent.all_once
+
+
 async def test_leaving_says_too_few_as_well() -> None:
     with pytest.raises(TooFewCopies):
         failing = FailsNth(MemoryDestination("a"), "create", 1, lambda: DestinationUnreachable("gone", "a"))
