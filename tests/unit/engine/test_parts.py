@@ -223,3 +223,31 @@ async def test_segments_go_on_naming_what_lies_elsewhere(make_lab: MakeLab) -> N
         assert {pack for pack, _ in index.packs()} == everywhere
     async with lab.repository(*NAMES) as repository:
         assert (await repository.verify()).exit_code == 0
+
+
+async def test_a_sync_brings_one_that_was_away_its_share(make_lab: MakeLab) -> None:
+    lab = await make_lab(*NAMES)
+    await spread(lab, TWO)
+    data = volume(7, blocks=150)
+    lab.missing.add("far")
+    async with placed(lab, TWO) as repository:
+        away = await repository.export(MemorySource(data), volume="v", block_size=BLOCK)
+        # Not for far, nor known there.
+        await repository.export(MemorySource(volume(8)), volume="other", block_size=BLOCK, to=["near", "cold"])
+        assert away.behind == ("far",)
+    lab.missing.clear()
+    async with placed(lab, TWO) as repository:
+        synced = await repository.sync(["far"])
+        assert [item.snapshots for item in synced.destinations] == [(away.id,)]
+        assert (await repository.verify(read_data=100)).exit_code == 0
+        listed = {
+            item.snapshot.volume: item.destinations
+            for item in await repository.list()
+            if item.snapshot.id == away.id or item.snapshot.volume == "other"
+        }
+        assert listed == {"v": NAMES, "other": ("near", "cold")}
+        # Two copies there were, so that far needs no data to hold its share.
+        assert (await repository.show(away.id)).packs_short == 0
+        assert sum(item.bytes_copied for item in synced.destinations) < 200_000
+    async with lab.repository("near", "far") as blank:
+        assert await lab.contents(blank, away.id) == data
