@@ -7,6 +7,8 @@ STAMPS := .make
 CARGO_FUZZ := $(STAMPS)/cargo/bin/cargo-fuzz
 CARGO_FUZZ_VERSION := 0.13.1
 FUZZ_SECONDS ?= 10
+# The tests wait more than they compute: a few processes, each with files of its own. `make test SIDE_BY_SIDE=` runs them one after another.
+SIDE_BY_SIDE ?= -p no:benchmark -n 3 --dist loadfile
 
 RUST_SOURCES := $(shell find rust Cargo.toml Cargo.lock -name target -prune -o -path rust/fuzz -prune -o -path rust/model -prune -o -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.lock' \) -print)
 
@@ -48,7 +50,7 @@ demo: setup $(STAMPS)/demo-tools
 
 test: setup $(STAMPS)/test-tools
 	cargo test --locked --workspace
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 lint: setup
 	$(BIN)/ruff check
