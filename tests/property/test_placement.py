@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import combinations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from snapferry.errors import ConfigurationError
@@ -231,6 +231,7 @@ layouts = st.one_of(
 places = st.dictionaries(st.sampled_from(NAMES), st.frozensets(st.integers(0, 30)))
 
 
+@settings(max_examples=400)
 @given(layouts, places, st.data())
 def test_there_are_as_many_copies_as_are_counted_on(layout: Layout, where: dict[str, frozenset[int]], data: st.DataObject) -> None:
     """Whoever is absent, behind, or fails: of what counts as known, and of what is new, as many copies are left as ``left`` says, and no commit is begun below."""
@@ -258,6 +259,16 @@ def test_there_are_as_many_copies_as_are_counted_on(layout: Layout, where: dict[
                 assert len(holders) >= min_copies
         new = layout.chosen(b"new".ljust(32), group.share, alive)
         assert len(set(new) - lost) >= standing.left(group.share, lost)
+
+
+def test_who_is_behind_wants_what_all_that_had_it_lost() -> None:
+    """Else it would be taken for up to date, and committed, without a pack that it could not get any more."""
+    standing = Standing(lay_out(Spread(2), sites(("a", "b", "c")), SUBJECT), frozenset(), frozenset({"a"}), 1)
+    pack = bytes(32)
+    presence: dict[str, dict[bytes, object]] = {"a": {}, "b": {}, "c": {pack: None}}
+    (group,) = standing.layout.groups
+    assert pack in standing.known_in(group, presence)
+    assert standing.wanting(pack, group, frozenset({"a", "b"}), presence) == ("a",)
 
 
 @given(subsets, places, st.data())

@@ -90,11 +90,12 @@ class Standing:
         """
         lacking: list[tuple[int, Share]] = []
         for share in group.accepted:
-            held = sum(1 for name in share.holders if name in good and pack in presence.get(name, {}))
-            missing = self.goal(share) - held
+            listed = [name for name in share.holders if name not in self.absent and pack in presence.get(name, {})]
+            missing = self.goal(share) - sum(name in good for name in listed)
             if missing <= 0:
                 return ()
-            if held:
+            # Also where all that had it have failed since: then it cannot be copied, and who needs it fails too, instead of doing without.
+            if listed:
                 lacking.append((missing, share))
         if not lacking:
             return ()
