@@ -23,7 +23,7 @@ VOLUME = 96 * MiB
 Slow = Literal["block", "spool", "detach"]
 
 
-def how(lab: Lab, slow: Slow, patience: float = 2.0) -> Config:
+def how(lab: Lab, slow: Slow, patience: float = 1.0) -> Config:
     """The lab's machine, with ``far`` treated in that manner."""
     config = lab.config
     places = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import socket as socket_module
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def running(workshop: Workshop, *command: str) -> Iterator[str]:
     process = subprocess.Popen(command, env={"SNAPFERRY_DIRECTORY": str(workshop.data), "SNAPFERRY_SOCKET": socket})
     try:
         until = time.monotonic() + 20
-        while not os.path.exists(socket):
+        while not _accepts(socket):
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -29,6 +29,12 @@ def running(workshop: Workshop, *command: str) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+def _accepts(path: str) -> bool:
+    """Whether somebody listens there; the socket's file comes a little before that."""
+    with socket_module.socket(socket_module.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def test_a_good_module_passes(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
