@@ -27,6 +27,7 @@ from snapferry.destination.descriptors import Descriptors, open_regular
 from snapferry.destination.durable import Abandoned, Step, rename_exclusive, sync_directory, write_synced
 from snapferry.destination.file_errors import translated
 from snapferry.destination.keys import RESERVED, check_key, check_prefix
+from snapferry.destination.off_loop import outlasted
 from snapferry.destination.walking import walk
 from snapferry.errors import (
     DestinationError,
@@ -187,19 +188,8 @@ class FileDestination:
                 raise Abandoned
 
         future = asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(work, step, *args, **named))
-        cancellation: asyncio.CancelledError | None = None
-        while not future.done():
-            try:
-                # asyncio.wait, unlike awaiting, leaves the future alone when this task is cancelled.
-                await asyncio.wait([future])
-            except asyncio.CancelledError as error:
-                cancellation = cancellation or error
-                abandoned.set()
-        if cancellation is not None:
-            future.exception()
-            raise cancellation
         try:
-            return future.result()
+            return await outlasted(future, abandoned.set)
         except OSError as error:
             raise self._error(error, key) from error
 
