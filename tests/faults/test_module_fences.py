@@ -71,7 +71,7 @@ async def test_it_gets_what_it_is_granted_and_nothing_else(
         beside.bind(str(workshop.path / "socket"))
         beside.listen()
         (workshop.path / "socket").chmod(0o600)
-        plugin = workshop.faulty("Probes", arguments(workshop, listening), ports=ports, environment=(("REGION", "eu"),))
+        plugin = workshop.probing(arguments(workshop, listening), ports=ports, environment=(("REGION", "eu"),))
         await prepare_destination("far", "plugin:tape", plugin=plugin)
         destination = await open_destination("far", "plugin:tape", plugin=plugin)
         await destination.close()
@@ -116,7 +116,7 @@ def without_root(workshop: Workshop, command: tuple[str, ...], *cases: str) -> N
 
 
 def test_without_root_it_is_confined_too(workshop: Workshop, listening: tuple[socket.socket, socket.socket]) -> None:
-    without_root(workshop, workshop.faulty("Probes", arguments(workshop, listening)).command)
+    without_root(workshop, workshop.probing(arguments(workshop, listening)).command)
     found = json.loads((workshop.data / "probes.json").read_text())
     assert found["signal"] in REFUSED
     check(found, granted=False)

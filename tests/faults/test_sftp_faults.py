@@ -16,6 +16,7 @@ from snapferry.errors import ConfigurationError, DestinationDenied, DestinationF
 from tests.support import sftp_servers
 from tests.support.place import Place
 from tests.support.sftp_servers import Server
+from tests.support.tmpfs import tmpfs
 
 PACK = os.urandom(1 << 20) * 8
 
@@ -114,18 +115,13 @@ async def test_a_directory_that_is_missing_or_goes_away(sftp_server: Server) -> 
 
 @pytest.mark.root
 async def test_a_full_disk_leaves_no_half_object(openssh_server: Server) -> None:
-    mount = openssh_server.root / "tiny"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(mount)], check=True)
-    try:
+    with tmpfs(openssh_server.root / "tiny", "size=4m") as mount:
         destination = await opened(openssh_server, "tiny/place")
         with pytest.raises(DestinationFull, match="no space left"):
             await destination.create("packs/aa/x", PACK)
         assert await destination.create("packs/aa/small", b"small")
         assert [path for path in mount.rglob("*") if path.is_file()] == [mount / "place/packs/aa/small"]
         await destination.close()
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
 
 
 async def test_what_a_killed_writer_left_is_cleared_when_it_is_old(sftp_server: Server) -> None:

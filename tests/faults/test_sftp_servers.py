@@ -19,6 +19,7 @@ from snapferry.errors import DestinationDenied, DestinationFull, DestinationUnre
 from snapferry.testing.conformance import keys_of
 from tests.support import sftp_servers
 from tests.support.sftp_servers import Server
+from tests.support.tmpfs import tmpfs
 
 PACK = os.urandom(1 << 20) * 4
 Start = Callable[[str], Server]
@@ -163,33 +164,25 @@ async def test_a_root_that_is_unmounted_and_one_that_is_mounted_over_are_noticed
     destination = await opened(openssh_server, "over")
     await destination.create("packs/aa/x", b"x")
     root = openssh_server.root / "over"
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(root)], check=True)
-    try:
+    with tmpfs(root):
         for call in (destination.read("packs/aa/x", 1), keys_of(destination, "packs/"), destination.delete("packs/aa/x")):
             with pytest.raises(DestinationUnreachable, match="another file system"):
                 await call
         with pytest.raises(DestinationUnreachable):
             await destination.create("packs/aa/y", b"y")
-    finally:
-        subprocess.run(["umount", str(root)], check=True)
     assert await keys_of(destination) == {"packs/aa/x": 1}
     await destination.close()
 
 
 @pytest.mark.root
 async def test_a_place_with_no_room_for_another_name_is_full(openssh_server: Server) -> None:
-    mount = openssh_server.root / "inodes"
-    mount.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=12", "tmpfs", str(mount)], check=True)
-    try:
+    with tmpfs(openssh_server.root / "inodes", "nr_inodes=12"):
         destination = await opened(openssh_server, "inodes/place")
         with pytest.raises(DestinationFull, match="no space left"):
             for number in range(20):
                 await destination.create(f"packs/{number:02x}/x", b"x")
         await destination.delete("packs/00/x")
         await destination.close()
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
 
 
 async def test_a_place_that_may_only_be_read(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from snapferry.repository import names
 from snapferry.testing.sources import MemorySource
 from tests.support.gates import Gates, until
 from tests.support.lab import BLOCK, Lab, MakeLab, changed, volume
+from tests.support.tmpfs import tmpfs
 
 OTHERS = volume(3)
 
@@ -147,19 +149,14 @@ async def test_a_rebuild_waits_for_who_folds(make_lab: MakeLab, monkeypatch: pyt
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Any]:
     """Makes the cache of a machine lie on a file system without room."""
-    mounted: list[Path] = []
+    with ExitStack() as mounted:
 
-    def make(config: Config) -> Config:
-        cache = config.repository.cache_dir
-        cache.mkdir(parents=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(cache)], check=True)
-        mounted.append(cache)
-        (cache / "full").write_bytes(bytes(60 << 10))
-        return config
+        def make(config: Config) -> Config:
+            cache = mounted.enter_context(tmpfs(config.repository.cache_dir, "size=64k"))
+            (cache / "full").write_bytes(bytes(60 << 10))
+            return config
 
-    yield make
-    for cache in mounted:
-        subprocess.run(["umount", "--lazy", str(cache)], check=True)
+        yield make
 
 
 async def test_a_full_cache_disk_takes_nothing_from_exports_and_restores(

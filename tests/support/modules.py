@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from snapferry.config import PluginConfig
-from snapferry.testing import faulty_module
+from snapferry.testing import faulty_module, fence_probes
 
 PYTHON = "/usr/bin/python3"
 ROOT = Path(__file__).parents[2]
@@ -36,6 +36,9 @@ class Workshop:
     def faulty(self, fault: str, *arguments: str, **how: Any) -> PluginConfig:
         program = str(shutil.copy(faulty_module.__file__, self.path))
         return self.plugin(PYTHON, program, fault, *arguments, **how)
+
+    def probing(self, arguments: str, **how: Any) -> PluginConfig:
+        return self.faulty("Probes", str(shutil.copy(fence_probes.__file__, self.path)), arguments, **how)
 
     def example(self, language: str, **how: Any) -> PluginConfig:
         source = ROOT / f"docs/examples/directory_module.{language}"

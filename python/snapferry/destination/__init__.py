@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snapferry.destination.contract import Capabilities, Destination, ObjectInfo, free_bytes, list_keys
+from snapferry.destination.contract import Capabilities, Destination, ObjectInfo, free_bytes, is_there, list_keys
 from snapferry.destination.opening import learn_options, open_destination, prepare_destination
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Destination",
     "ObjectInfo",
     "free_bytes",
+    "is_there",
     "learn_options",
     "list_keys",
     "open_destination",

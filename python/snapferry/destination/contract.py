@@ -12,6 +12,8 @@ from typing import Protocol, runtime_checkable
 
 from typing_extensions import Buffer
 
+from snapferry.errors import ObjectNotFound
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -111,3 +113,12 @@ async def list_keys(destination: Destination, prefix: str) -> Sequence[str]:
     if isinstance(destination, ListsKeys):
         return await destination.list_keys(prefix)
     return [info.key async for info in destination.list(prefix)]
+
+
+async def is_there(destination: Destination, key: str) -> bool:
+    """Whether an object exists."""
+    try:
+        await destination.read_tail(key, 0)
+    except ObjectNotFound:
+        return False
+    return True

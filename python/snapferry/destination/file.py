@@ -25,12 +25,12 @@ from typing_extensions import Buffer
 from snapferry.destination.contract import Capabilities, ObjectInfo
 from snapferry.destination.descriptors import Descriptors, open_regular
 from snapferry.destination.durable import Abandoned, Step, rename_exclusive, sync_directory, write_synced
+from snapferry.destination.file_errors import translated
 from snapferry.destination.keys import RESERVED, check_key, check_prefix
+from snapferry.destination.off_loop import outlasted
 from snapferry.destination.walking import walk
 from snapferry.errors import (
-    DestinationDenied,
     DestinationError,
-    DestinationFull,
     DestinationUnreachable,
     ObjectDamaged,
     ObjectNotFound,
@@ -42,28 +42,6 @@ STALE_AFTER = 24 * 3600.0
 _CAPABILITIES = Capabilities(exclusive_create=True, consistent_list=True, concurrency=3, durable=True)
 _OPEN_FILES = 16
 _LIST_BATCH = 1024
-
-_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_UNREACHABLE = frozenset(
-    {
-        errno.EIO,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-        errno.ENODEV,
-        errno.ENXIO,
-        errno.ENOTCONN,
-        errno.ESHUTDOWN,
-        errno.ECONNRESET,
-        errno.ECONNABORTED,
-        errno.ECONNREFUSED,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.EREMOTEIO,
-    }
-)
 
 _Result = TypeVar("_Result")
 _Arguments = ParamSpec("_Arguments")
@@ -124,7 +102,7 @@ class FileDestination:
         try:
             await asyncio.to_thread(make)
         except OSError as error:
-            raise _translated(error, name, root) from error
+            raise translated(error, name, root) from error
 
     @property
     def name(self) -> str:
@@ -210,19 +188,8 @@ class FileDestination:
                 raise Abandoned
 
         future = asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(work, step, *args, **named))
-        cancellation: asyncio.CancelledError | None = None
-        while not future.done():
-            try:
-                # asyncio.wait, unlike awaiting, leaves the future alone when this task is cancelled.
-                await asyncio.wait([future])
-            except asyncio.CancelledError as error:
-                cancellation = cancellation or error
-                abandoned.set()
-        if cancellation is not None:
-            future.exception()
-            raise cancellation
         try:
-            return future.result()
+            return await outlasted(future, abandoned.set)
         except OSError as error:
             raise self._error(error, key) from error
 
@@ -389,18 +356,4 @@ class FileDestination:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
         if missing and key and os.path.isdir(self._root):
             return ObjectNotFound(f"{key} does not exist", self._name)
-        return _translated(error, self._name, self._root, key)
-
-
-def _translated(error: OSError, name: str, root: str, key: str = "") -> DestinationError:
-    where = f"{root}: {key}" if key else root
-    reason = error.strerror or str(error)
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return DestinationUnreachable(f"the directory {root} is missing or not a directory; is it mounted?", name)
-    if error.errno in _DENIED:
-        return DestinationDenied(f"{where}: {reason}", name)
-    if error.errno in _FULL:
-        return DestinationFull(f"{where}: {reason}", name)
-    if error.errno in _UNREACHABLE:
-        return DestinationUnreachable(f"{where}: {reason}", name)
-    return DestinationError(f"{where}: {reason}", name)
+        return translated(error, self._name, self._root, key)

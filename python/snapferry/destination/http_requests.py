@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from snapferry.destination.body import Body
-from snapferry.destination.deadline import Deadline, Stalled, deadline
+from snapferry.destination.deadline import Deadline, Stalled, deadline, expect_answer, expect_sending
 from snapferry.destination.header_times import retry_after
 from snapferry.destination.http_answers import LARGEST_ANSWER, NonsenseAnswer, number_of, problem_of, size_past
 from snapferry.destination.http_errors import refused
@@ -135,7 +135,7 @@ class Requests:
         async with self._turns:
             try:
                 async with deadline() as moving:
-                    self._expect_answer(moving)
+                    expect_answer(moving, self._link)
                     raw = await self._send(method, url, headers or {}, view, moving)
                     try:
                         answer = Answer(raw, moving, self._link.stall_timeout)
@@ -169,7 +169,7 @@ class Requests:
         if not view:
             length = {"Content-Length": "0"} if method in ("PUT", "PATCH") else {}
             return await self._session.request(method, target, headers={**headers, **length}, allow_redirects=False)
-        body = Body(view, lambda sent: self._sending(moving, sent))
+        body = Body(view, lambda sent: expect_sending(moving, self._link, sent=sent))
         sized = {**headers, "Content-Length": str(view.nbytes)}
         try:
             return await self._session.request(method, target, headers=sized, data=body, allow_redirects=False)
@@ -181,17 +181,6 @@ class Requests:
         said = "" if method == "HEAD" else problem_of(await answer.whole(LARGEST_ANSWER))
         wait = retry_after({"retry-after": answer.header("Retry-After") or ""})
         return refused(answer.status, said, self._where(key), self._name, key, sent=sent, wait=wait)
-
-    def _expect_answer(self, moving: Deadline) -> None:
-        wait = self._link.first_byte_timeout
-        moving.expect(f"no answer within {wait:g} s (first_byte_timeout)", wait)
-
-    def _sending(self, moving: Deadline, sent: bool) -> None:
-        if sent:
-            self._expect_answer(moving)
-        else:
-            stall = self._link.stall_timeout
-            moving.expect(f"nothing could be sent for {stall:g} s (stall_timeout)", stall)
 
     def _where(self, key: str) -> str:
         return f"{self._link.shown}: {key}" if key else self._link.shown

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from snapferry.destination.contract import Destination, list_keys
-from snapferry.errors import DestinationDenied, DestinationError, ObjectDamaged, ObjectNotFound
+from snapferry.destination.contract import Destination, is_there, list_keys
+from snapferry.errors import DestinationDenied, DestinationError, ObjectDamaged
 
 PREFIX = "probe/"
 SIZE = 32 << 20
@@ -132,11 +132,8 @@ async def _delete(destination: Destination, keys: list[str]) -> Check:
     except DestinationDenied:
         return Check("delete", False, f"is refused: nothing is ever given back there, and {', '.join(keys)} stay", needed=False)
     for key in keys:
-        try:
-            await destination.read_tail(key, 0)
-        except ObjectNotFound:
-            continue
-        return Check("delete", False, f"{key} is still there")
+        if await is_there(destination, key):
+            return Check("delete", False, f"{key} is still there")
     return Check("delete", True, "what is deleted is gone")
 
 

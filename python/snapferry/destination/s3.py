@@ -21,7 +21,7 @@ from typing_extensions import Buffer
 from snapferry.config.s3_place import S3Place
 from snapferry.destination.body import Body
 from snapferry.destination.contract import Capabilities, ObjectInfo
-from snapferry.destination.deadline import Deadline, deadline
+from snapferry.destination.deadline import Deadline, deadline, expect_answer, expect_sending
 from snapferry.destination.keys import RESERVED, check_key, check_prefix, is_key
 from snapferry.destination.repeating import RetryBudget, RetryPolicy, repeat
 from snapferry.destination.s3_checksums import contradicts, sums_of
@@ -256,7 +256,7 @@ class S3Destination:
         arguments: dict[str, Any] = {"IfNoneMatch": "*"} if conditional else {}
         sums = await sums_of(view, crc32=self._place.checksum != "md5", md5=self._send_md5)
         async with self._under_way(key) as moving:
-            body = Body(view, lambda sent: self._sending(moving, sent)) if view.nbytes else b""
+            body = Body(view, lambda sent: expect_sending(moving, self._place, sent=sent)) if view.nbytes else b""
             try:
                 answer = await self._client.put_object(
                     Bucket=self._place.bucket, Key=self._below + key, Body=body, ContentLength=view.nbytes, **sums.arguments(), **arguments
@@ -312,7 +312,7 @@ class S3Destination:
         async with self._turns:
             try:
                 async with deadline() as moving:
-                    self._expect_answer(moving)
+                    expect_answer(moving, self._place)
                     yield moving
             except FAILURES as error:
                 if isinstance(error, ClientError) and refusal_of(error).is_past_the_end:
@@ -352,17 +352,6 @@ class S3Destination:
             filled += len(piece)
         if filled < view.nbytes:
             raise DestinationUnreachable(f"{self._at(key)}: the server sent {filled} of {view.nbytes} bytes", self._name)
-
-    def _expect_answer(self, moving: Deadline) -> None:
-        wait = self._place.first_byte_timeout
-        moving.expect(f"no answer within {wait:g} s (first_byte_timeout)", wait)
-
-    def _sending(self, moving: Deadline, sent: bool) -> None:
-        if sent:
-            self._expect_answer(moving)
-        else:
-            stall = self._place.stall_timeout
-            moving.expect(f"nothing could be sent for {stall:g} s (stall_timeout)", stall)
 
     def _range(self, key: str, answer: dict[str, Any]) -> tuple[int, int]:
         """(first byte, size of the object) of an answer; a server that does not know ranges sends the whole."""

@@ -11,13 +11,14 @@ from dataclasses import replace
 from snapferry.config import Config
 from snapferry.engine.exporting import Exporting, check_block_size, check_volume
 from snapferry.engine.ground import Ground
+from snapferry.engine.mapping import given_map
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
 from snapferry.engine.values import BulkResult, ExportJob, JobOutcome
 from snapferry.errors import ConfigurationError, SourceError
 from snapferry.pipeline.tools import make_threads
 from snapferry.repository.gathering import task_group
-from snapferry.source import AnySource, ChangeMap, open_source, read_change_map
+from snapferry.source import AnySource, open_source
 from snapferry.source.opening import STANDARD_INPUT
 from snapferry.types import ExportResult, ProgressCallback
 
@@ -121,7 +122,7 @@ class Bulk:
         tools = replace(self._membership.tools, threads=make_threads(self._config.engine.threads))
         opened: list[AnySource] = []
         try:
-            changes = job.changed if job.changed is None or isinstance(job.changed, ChangeMap) else read_change_map(job.changed)
+            changes = given_map(job.changed)
             # In a thread: opening what hangs must not hold up the others.
             await tools.threads.run(lambda: opened.append(open_source(job.source)))
             exporting = Exporting(

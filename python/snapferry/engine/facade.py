@@ -1,48 +1,37 @@
-"""``Repository``: one open repository. It resolves names, chooses destinations, and hands the work to the pipelines."""
+"""``Repository``: what can be done with an open repository. It resolves names, and hands the work to whoever does it."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
-from snapferry.config import Config, format_size, load_config
-from snapferry.destination import Destination
+from snapferry.config import Config, load_config
 from snapferry.engine.bulk import Bulk
-from snapferry.engine.destinations import Destinations
 from snapferry.engine.exporting import Exporting
 from snapferry.engine.finding import Finder
 from snapferry.engine.forgetting import Forgetting
 from snapferry.engine.ground import Ground
-from snapferry.engine.keys import Keys
-from snapferry.engine.membership import Membership
-from snapferry.engine.memory import Memory
+from snapferry.engine.mapping import given_map
+from snapferry.engine.opened import OpenRepository
 from snapferry.engine.pruning import prune
+from snapferry.engine.reading import Reading
+from snapferry.engine.rebuilding import rebuild
 from snapferry.engine.repairing import Repairing
-from snapferry.engine.sets import packs_by_replica
 from snapferry.engine.showing import details
 from snapferry.engine.syncing import Syncing, check_sync
 from snapferry.engine.values import BulkResult, ExportJob, JobOutcome, SnapshotDetails
-from snapferry.engine.verifying import verify
-from snapferry.errors import ConfigurationError, DamageError, SnapshotNotFound
+from snapferry.engine.verifying import check_share, verify
 from snapferry.lifecycle.prune import MAX_UNUSED, PrunePlan
 from snapferry.lifecycle.retention import RetentionPolicy
 from snapferry.lifecycle.waiting import LEASE_SECONDS
 from snapferry.pipeline.compare import differences
-from snapferry.pipeline.extent_reader import index_opener
 from snapferry.pipeline.fetching import Fetcher
 from snapferry.pipeline.reader import SnapshotReader
-from snapferry.pipeline.rebuild import rebuild_index
-from snapferry.pipeline.restore import Restore, RestorePlan
-from snapferry.repository.failures import combined
-from snapferry.source import AnySource, ChangeMap, open_source, read_change_map
+from snapferry.source import AnySource, ChangeMap, open_source
 from snapferry.types import (
     ExportResult,
     ForgetResult,
-    ListedSnapshot,
     ListedSummary,
     Preference,
     ProgressCallback,
@@ -52,8 +41,6 @@ from snapferry.types import (
     SyncResult,
     VerifyResult,
 )
-
-logger = logging.getLogger("snapferry")
 
 
 def open_repository(config: Config | str | os.PathLike[str] | None = None) -> Repository:
@@ -68,100 +55,12 @@ def open_repository(config: Config | str | os.PathLike[str] | None = None) -> Re
     return Repository(config if isinstance(config, Config) else load_config(config))
 
 
-class Repository:
+class Repository(OpenRepository):
     """One repository on the destinations of ``config``. All methods may run side by side.
 
     Entering it raises AccessDenied (no key, or a wrong one), NotARepository, or DestinationError if no destination can be used; one that
     cannot is passed over with a warning.
     """
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._opened: tuple[Membership, Memory] | None = None
-
-    async def __aenter__(self) -> Self:
-        """Opens the destinations and the keys."""
-        membership = await Membership.open(self._config)
-        self._opened = membership, Memory(membership)
-        for error in (*membership.members.failures.values(), *membership.members.unwritable.values()):
-            logger.warning("%s", error)
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """Closes everything."""
-        await self.close()
-
-    async def close(self) -> None:
-        """Releases destinations, threads and the catalog. Nothing may be called after it; a second call does nothing."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            membership, memory = opened
-            used = membership.tools.budget.statistics()
-            if used.peak:
-                logger.debug("memory in flight: %s at most, of %s", format_size(used.peak), format_size(used.total))
-            try:
-                await memory.close()
-            finally:
-                await membership.close()
-
-    @property
-    def id(self) -> str:
-        """The repository's id, 32 hex digits."""
-        return self._membership.members.repository_id
-
-    @property
-    def keys(self) -> Keys:
-        """The keys that open the repository: listed, added, removed, and renewed."""
-        return Keys(self._membership)
-
-    @property
-    def destinations(self) -> Destinations:
-        """The places that hold the repository: listed, added, tried out, and removed. ``sync`` copies between them."""
-        return Destinations(*self._both)
-
-    @property
-    def limit_rate(self) -> float | None:
-        """Bytes a second that may go to all destinations together, and as many that may come from them; None for no limit.
-
-        May be set at any time, also while something runs; it begins as ``engine.limit_rate`` says.
-        """
-        return self._membership.limits.rate
-
-    @limit_rate.setter
-    def limit_rate(self, rate: float | None) -> None:
-        if rate is not None and rate <= 0:
-            raise ConfigurationError(f"{rate} bytes a second would never end")
-        self._membership.limits.rate = rate
-
-    def limit_rate_of(self, destination: str) -> float | None:
-        """Bytes a second that may go to one destination, and as many from it, beside what all together may; None for no limit."""
-        return self._membership.limits.rate_of(self._config.destination(destination).name)
-
-    def set_limit_rate(self, destination: str | None, rate: float | None) -> None:
-        """Sets the limit of a destination, or of all together (None), for what is under way too.
-
-        Arguments:
-            destination: its name. rate: bytes a second; None for no limit.
-
-        Raises:
-            ConfigurationError: no destination is called so, or the rate is not above 0.
-        """
-        if destination is None:
-            self.limit_rate = rate
-            return
-        if rate is not None and rate <= 0:
-            raise ConfigurationError(f"{rate} bytes a second would never end")
-        self._membership.limits.set_rate_of(self._config.destination(destination).name, rate)
-
-    def take_limits(self, config: Config) -> None:
-        """Limits as another reading of the configuration has them, for what is under way too; nothing else of it counts.
-
-        Destinations that are new in it are passed over; those that are gone from it keep their limit.
-        """
-        self._membership.limits.rate = config.engine.limit_rate
-        for name, rate in config.rates().items():
-            if any(destination.name == name for destination in self._config.destinations):
-                self._membership.limits.set_rate_of(name, rate)
 
     async def export(
         self,
@@ -204,7 +103,7 @@ class Repository:
         names = self._names(to)
         opened = open_source(source)
         try:
-            changes = changed if changed is None or isinstance(changed, ChangeMap) else read_change_map(changed)
+            changes = given_map(changed)
             name = opened.name if volume is None else volume
             policy, copies = self._config.placing(names, name, placement, min_copies)
             async with Ground(membership, memory) as ground:
@@ -266,29 +165,10 @@ class Repository:
             AccessDenied: the key can write and not read. SnapshotNotFound. TargetError, TargetFull: the target. DamageError: blocks that no replica can supply, after all others were restored.
             DestinationError: no destination answers.
         """
-        membership, memory = self._both
-        membership.check_reads()
-        replicas = self._replicas(sources)
-        await memory.recall_speeds()
-        listed = await self._find(snapshot, held_by=replicas)
-        extent = None if range is None else (range[0], listed.snapshot.size if range[1] is None else range[1])
-        plan = RestorePlan(listed.snapshot, target, self._config.repository.state_dir, extent, force, best_effort, dry_run)
-        lists = await packs_by_replica(membership, listed, replicas, partly=best_effort)
-        restore = Restore(
-            plan,
-            replicas,
-            listed.destinations,
-            membership.tools,
-            index_opener(membership.cache, replicas),
-            costs=membership.costs(prefer),
-            lists=lists,
-            on_progress=on_progress,
+        reading = Reading(*self._both, sources, prefer)
+        return await reading.restore(
+            snapshot, target, part=range, force=force, best_effort=best_effort, dry_run=dry_run, on_progress=on_progress
         )
-        try:
-            with self._naming_the_unasked(replicas):
-                return await restore.run()
-        finally:
-            await memory.note_damage(restore.damage)
 
     @asynccontextmanager
     async def open_snapshot(
@@ -306,28 +186,9 @@ class Repository:
             allow_unreadable: read extents that the source could not supply as zeros, instead of raising ``DamageError`` there.
             allow_lost: the same for what no replica can supply; the reader lists it as ``lost``.
         """
-        membership, memory = self._both
-        membership.check_reads()
-        replicas = self._replicas(sources)
-        await memory.recall_speeds()
-        listed = await self._find(snapshot, held_by=replicas)
-        reader = SnapshotReader(
-            listed.snapshot,
-            replicas,
-            listed.destinations,
-            membership.tools,
-            index_opener(membership.cache, replicas),
-            costs=membership.costs(prefer),
-            lists=await packs_by_replica(membership, listed, replicas, partly=allow_lost),
-            allow_unreadable=allow_unreadable,
-            allow_lost=allow_lost,
-        )
-        try:
-            with self._naming_the_unasked(replicas):
-                async with reader:
-                    yield reader
-        finally:
-            await memory.note_damage(reader.damage)
+        reading = Reading(*self._both, sources, prefer)
+        async with reading.open(snapshot, allow_unreadable=allow_unreadable, allow_lost=allow_lost) as reader:
+            yield reader
 
     async def list(self, volume: str | None = None) -> list[ListedSummary]:
         """The snapshots, by volume and age, oldest first; with the destinations that list each one's commit.
@@ -342,8 +203,8 @@ class Repository:
 
     async def show(self, snapshot: str) -> SnapshotDetails:
         """A snapshot, and which destinations hold its commit and packs; names and errors as ``restore``."""
-        membership, memory = self._both
-        return await details(membership, memory, await self._find(snapshot))
+        (listed,) = await self._finder.find(snapshot)
+        return await details(*self._both, listed)
 
     async def diff(self, a: str, b: str) -> AsyncIterator[tuple[int, int]]:
         """(offset, length) in bytes of what differs between two snapshots, in order; names and errors as ``restore``."""
@@ -371,8 +232,7 @@ class Repository:
             read_data: percentage of packs to be read, 0 to 100.
             destination: only this one; by default all; one that cannot be reached is ``unverified``, one without the repository damaged.
         """
-        if not 0 <= read_data <= 100:
-            raise ConfigurationError(f"{read_data} is no percentage")
+        check_share(read_data)
         wanted = self._names(None if destination is None else [destination])
         return await verify(*self._both, wanted, snapshots, read_data, on_progress)
 
@@ -399,8 +259,7 @@ class Repository:
         Raises:
             SnapshotNotFound: as ``restore``. DestinationError: no destination can be looked at, or none that needs it be written to.
         """
-        if not 0 <= read_data <= 100:
-            raise ConfigurationError(f"{read_data} is no percentage")
+        check_share(read_data)
         repairing = Repairing(*self._both, self._names(destinations), snapshots, read_data, on_progress)
         return await repairing.run(dry_run=dry_run)
 
@@ -489,55 +348,10 @@ class Repository:
 
     async def rebuild(self, on_progress: ProgressCallback | None = None) -> None:
         """Makes the catalog, the index and the cache anew from the destinations, and index segments that are missing there."""
-        membership, memory = self._both
-        await memory.rebuild()
-        async with AsyncExitStack() as stack:
-            writable, failures = await membership.writable(membership.replicas, stack)
-            for error in failures.values():
-                logger.warning("%s", error)
-            loaded = await rebuild_index(membership.replicas, writable, membership.cache, membership.tools, on_progress)
-        await memory.note_damage(loaded.damage)
-        await self._finder.listed(None)
-
-    async def _find(self, reference: str, held_by: Mapping[str, Destination] | None = None) -> ListedSnapshot:
-        """The snapshot that all replicas together know by that name: never an older one because somebody is to be read who is behind."""
-        (listed,) = await self._finder.find(reference)
-        if held_by is not None and not set(listed.destinations) & set(held_by):
-            raise SnapshotNotFound(
-                f"{reference} is snapshot {listed.snapshot.id}, which {', '.join(listed.destinations)} hold and {', '.join(held_by)} does not"
-            )
-        return listed
+        await rebuild(*self._both, on_progress)
 
     def _names(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
         return self._config.names_of(wanted)
-
-    def _replicas(self, wanted: Sequence[str] | None) -> dict[str, Destination]:
-        members = self._membership.members
-        found = {name: members.replicas[name] for name in self._names(wanted) if name in members.replicas}
-        if not found:
-            raise combined("none of these destinations can be read", {name: members.failures[name] for name in self._names(wanted)})
-        return found
-
-    @contextmanager
-    def _naming_the_unasked(self, replicas: Mapping[str, Destination]) -> Iterator[None]:
-        """What ``replicas`` cannot supply others may, if not all were to be asked."""
-        try:
-            yield
-        except DamageError as error:
-            unasked = [destination.name for destination in self._config.destinations if destination.name not in replicas]
-            if not unasked or not error.extents:
-                raise
-            raise DamageError(f"{error}; other destinations were not asked: {', '.join(unasked)}", error.extents) from error
-
-    @property
-    def _both(self) -> tuple[Membership, Memory]:
-        if self._opened is None:
-            raise ConfigurationError("the repository is not open: use it as `async with open_repository(…) as repository`")
-        return self._opened
-
-    @property
-    def _membership(self) -> Membership:
-        return self._both[0]
 
     @property
     def _finder(self) -> Finder:

@@ -1,14 +1,20 @@
-"""Which snapshot a map of changes was made against: only with that parent may it be used."""
+"""A map of changes as it is given, and which snapshot it was made against: only with that parent may it be used."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 
 from snapferry.errors import ConfigurationError, SourceError
-from snapferry.source import AnySource, ChangeMap, Source
+from snapferry.source import AnySource, ChangeMap, Source, read_change_map
 from snapferry.types import ListedSnapshot, Snapshot
 
 Find = Callable[[str], Awaitable[ListedSnapshot]]
+
+
+def given_map(changed: str | os.PathLike[str] | ChangeMap | None) -> ChangeMap | None:
+    """The map that is given itself, or by its path. Raises as ``read_change_map``."""
+    return changed if changed is None or isinstance(changed, ChangeMap) else read_change_map(changed)
 
 
 async def parent_of_map(changes: ChangeMap, find: Find, volume: str, parent: str) -> Snapshot:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from snapferry.destination import Destination
 from snapferry.engine.membership import Membership
 from snapferry.engine.memory import Memory
-from snapferry.errors import SnapshotNotFound
+from snapferry.errors import ConfigurationError, SnapshotNotFound
 from snapferry.pipeline.parts import part_sets
 from snapferry.pipeline.verify import Verification
 from snapferry.placement import described
@@ -40,6 +40,12 @@ class Looked:
     presence: Presence
     loaded: LoadedIndex
     segments: Mapping[str, Sequence[str]]
+
+
+def check_share(read_data: float) -> None:
+    """``ConfigurationError`` unless it is a percentage."""
+    if not 0 <= read_data <= 100:
+        raise ConfigurationError(f"{read_data} is no percentage")
 
 
 async def verify(

@@ -6,7 +6,7 @@ What is there and is not this repository's is never touched.
 
 from __future__ import annotations
 
-from snapferry.destination import Destination
+from snapferry.destination import Destination, is_there
 from snapferry.errors import ConfigurationError, DamageError, DestinationError, ObjectDamaged, ObjectNotFound, SnapferryError
 from snapferry.repository import names, objects
 from snapferry.repository.creating import create_identity, prove_store
@@ -90,13 +90,10 @@ async def _holds(members: Members, destination: Destination) -> bool:
                 f"{destination.name}: there is a repository at {destination.url}, or a part of one (it holds {info.key}), that is not this one; choose an empty place"
             )
     for key in (names.CONFIG, names.DESTINATION):
-        try:
-            await destination.read_tail(key, 0)
-        except ObjectNotFound:
-            continue
-        raise SnapferryError(
-            f"{destination.name}: there is a part of another repository at {destination.url} ({key}); choose an empty place, or remove it"
-        )
+        if await is_there(destination, key):
+            raise SnapferryError(
+                f"{destination.name}: there is a part of another repository at {destination.url} ({key}); choose an empty place, or remove it"
+            )
     return False
 
 

@@ -11,12 +11,12 @@ import secrets
 from collections.abc import Mapping
 
 from snapferry import _core
-from snapferry.destination import Destination, list_keys
+from snapferry.destination import Destination, is_there, list_keys
 from snapferry.errors import DestinationError, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.forgetting import forget_at
 from snapferry.repository.notes import good_notes
-from snapferry.repository.sessions import create_checked, decided_commit, is_there
+from snapferry.repository.sessions import create_checked, decided_commit
 from snapferry.repository.small import open_object, read_object
 
 Replicas = Mapping[str, Destination]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from snapferry import _core
-from snapferry.destination import Destination, list_keys
+from snapferry.destination import Destination, is_there, list_keys
 from snapferry.errors import DestinationError, Fenced, ObjectDamaged, ObjectNotFound
 from snapferry.repository import names, objects
 from snapferry.repository.collections import list_collections, packs_to_avoid
@@ -264,15 +264,6 @@ async def finish_commits(
             await create_checked(destination, names.snapshot(decided.snapshot), decided.sealed)
             finished.append(decided.snapshot)
     return finished
-
-
-async def is_there(destination: Destination, key: str) -> bool:
-    """Whether an object exists."""
-    try:
-        await destination.read_tail(key, 0)
-    except ObjectNotFound:
-        return False
-    return True
 
 
 class Decided(NamedTuple):

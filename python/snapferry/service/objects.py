@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from snapferry.config.service import LARGEST_BODY
-from snapferry.destination.contract import Destination
+from snapferry.destination.contract import Destination, is_there
 from snapferry.destination.keys import check_prefix, is_key
 from snapferry.destination.off_loop import off_loop
-from snapferry.errors import ObjectNotFound
 from snapferry.service.access import Grant, grant_of
 from snapferry.service.bodies import digest_of, receive, send, sha256
 from snapferry.service.problems import Problem, busy
@@ -157,7 +156,7 @@ class ObjectsApi:
         )
         if begins and request.content_length:
             raise Problem(400, "an upload begins empty here; PATCH adds to it")
-        if await _exists(store, key):
+        if await is_there(store, key):
             raise _taken()
         await self._reserve(size)
         if begins:
@@ -231,14 +230,6 @@ class ObjectsApi:
                 await self._budget.acquire(size)
         except TimeoutError:
             raise busy("too many objects are on their way in", 2) from None
-
-
-async def _exists(store: Destination, key: str) -> bool:
-    try:
-        await store.read_tail(key, 0)
-    except ObjectNotFound:
-        return False
-    return True
 
 
 async def _store(store: Destination, key: str, view: memoryview, digest: bytes) -> web.Response:

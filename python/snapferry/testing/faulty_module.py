@@ -6,17 +6,14 @@ directory, so that a repository can be made first. What ``Probes`` finds out abo
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
+import runpy
 import signal
-import socket
 import socketserver
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
@@ -64,14 +61,18 @@ class Fault(BaseHTTPRequestHandler):
 
     def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
         """Sends an answer."""
+        if status != 204:
+            headers["Content_Length"] = str(len(body))
+        self.head(status, **headers)
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def head(self, status: int, **headers: str) -> None:
+        """Sends the beginning of an answer."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        if status != 204:
-            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
     def do_GET(self) -> None:
         """``?about``, a listing, or an object."""
@@ -159,11 +160,7 @@ class NeverEndsABody(Fault):
     def body(self, status: int, data: bytes, **headers: str) -> None:
         if not is_armed():
             return super().body(status, data, **headers)
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        self.head(status, **headers, Transfer_Encoding="chunked")
         while True:
             self.wfile.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
 
@@ -195,11 +192,7 @@ class Trickles(Fault):
     def body(self, status: int, data: bytes, **headers: str) -> None:
         if not is_armed():
             return super().body(status, data, **headers)
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
+        self.head(status, **headers, Content_Length=str(len(data)))
         for place in range(len(data)):
             self.wfile.write(data[place : place + 1])
             self.wfile.flush()
@@ -304,72 +297,14 @@ class TalksTooMuch(Fault):
 
 
 class Probes(Fault):
-    """Its fences: what the arguments name is tried, and the outcome of each written down."""
+    """Its fences: what a file tries (``fence_probes.py``) with what the arguments name, and the outcome of each written down."""
 
     @staticmethod
     def begin() -> None:
         """Tries all of it."""
-        given = json.loads(sys.argv[2])
-        tries: dict[str, Callable[[], object]] = {
-            "shadow": lambda: open("/etc/shadow").read(),
-            "key": lambda: open(given["key"]).read(),
-            "environ": lambda: open(f"/proc/{os.getppid()}/environ").read(),
-            "processes": lambda: os.listdir("/proc"),
-            "outside": lambda: open(given["outside"], "w").close(),
-            "beside": lambda: os.listdir(given["beside"]),
-            "inside": lambda: open(os.path.join(DIRECTORY, "written"), "w").close(),
-            "program": lambda: subprocess.run(["/bin/true"], check=True),
-            "tcp": lambda: socket.create_connection(("127.0.0.1", given["port"]), 2).close(),
-            "granted": lambda: socket.create_connection(("127.0.0.1", given["granted"]), 2).close(),
-            "udp": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", given["port"])),
-            "listens": lambda: socket.create_server(("127.0.0.1", 0)).close(),
-            "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close(),
-            "unix": lambda: socket.socket(socket.AF_UNIX).connect(given["socket"]),
-            "signal": lambda: os.kill(given["process"], 0),
-            "launcher": lambda: os.kill(os.getppid(), 0),
-            "root": lambda: os.setuid(0),
-            "big": lambda: open(os.path.join(DIRECTORY, "big"), "wb").truncate(300 << 20),
-            "files": _open_many,
-            "ptrace": lambda: _call(101, 16, os.getppid(), 0, 0),
-            "memfd": lambda: os.memfd_create("x"),
-            "namespace": lambda: _call(272, 0x10000000),
-        }
-        found: dict[str, object] = {"variables": sorted(os.environ), "user": os.getuid(), "groups": os.getgroups()}
-        found["descriptors"] = [n for n in range(64) if _is_open(n)]
-        found["input"] = os.read(0, 1).decode()
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        for name, attempt in tries.items():
-            try:
-                attempt()
-                found[name] = "done"
-            except OSError as error:
-                found[name] = error.strerror
+        found = runpy.run_path(sys.argv[2])["probe"](DIRECTORY, json.loads(sys.argv[3]))
         with open(os.path.join(DIRECTORY, "probes.json"), "w") as file:
             json.dump(found, file)
-
-
-def _open_many() -> None:
-    opened: list[int] = []
-    try:
-        while len(opened) < 1000:
-            opened.append(os.open("/dev/null", os.O_RDONLY))
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
-
-
-def _call(*arguments: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(*arguments) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
 
 
 class DiesAtOnce(Fault):

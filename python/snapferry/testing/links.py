@@ -52,58 +52,60 @@ class SharesLine(Wrapper):
             self._under_way -= 1
 
 
-class StallsEveryNth(Wrapper):
+class _EveryNth(Wrapper):
+    def __init__(self, inner: Destination, nth: int) -> None:
+        super().__init__(inner)
+        self._nth = nth
+        self._count = 0
+
+    def _is_one(self) -> bool:
+        """Counts a read; whether it is one of those that go wrong."""
+        self._count += 1
+        return self._count % self._nth == 0
+
+
+class StallsEveryNth(_EveryNth):
     """Every ``nth`` read of a range waits for ``seconds`` before anything comes. ``stalled`` counts them."""
 
     def __init__(self, inner: Destination, nth: int, seconds: float) -> None:
-        super().__init__(inner)
+        super().__init__(inner, nth)
         self.stalled = 0
-        self._nth = nth
         self._seconds = seconds
-        self._count = 0
 
     async def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
         """Late, or not."""
-        self._count += 1
-        if self._count % self._nth == 0:
+        if self._is_one():
             self.stalled += 1
             await asyncio.sleep(self._seconds)
         await self.inner.read_into(key, offset, buffer)
 
 
-class FlipsBitInEveryNth(Wrapper):
+class FlipsBitInEveryNth(_EveryNth):
     """In every ``nth`` range that is read of the keys touched, one bit in the middle is wrong. ``flipped`` counts them."""
 
     def __init__(self, inner: Destination, nth: int, touches: Touched = everything) -> None:
-        super().__init__(inner)
+        super().__init__(inner, nth)
         self.flipped = 0
-        self._nth = nth
         self._touches = touches
-        self._count = 0
 
     async def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
         """One bit off, or not."""
         await self.inner.read_into(key, offset, buffer)
-        if self._touches(key):
-            self._count += 1
-            if self._count % self._nth == 0:
-                self.flipped += 1
-                buffer[buffer.nbytes // 2] ^= 0x10
+        if self._touches(key) and self._is_one():
+            self.flipped += 1
+            buffer[buffer.nbytes // 2] ^= 0x10
 
 
-class EndsEarlyEveryNth(Wrapper):
+class EndsEarlyEveryNth(_EveryNth):
     """Every ``nth`` range that is read breaks off half-way, with what came in the buffer. ``cut`` counts them."""
 
     def __init__(self, inner: Destination, nth: int) -> None:
-        super().__init__(inner)
+        super().__init__(inner, nth)
         self.cut = 0
-        self._nth = nth
-        self._count = 0
 
     async def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
         """Whole, or half of it."""
-        self._count += 1
-        if self._count % self._nth == 0:
+        if self._is_one():
             self.cut += 1
             await self.inner.read_into(key, offset, buffer[: buffer.nbytes // 2])
             raise ObjectDamaged(f"{key}: the body ended early", self.name)

@@ -7,22 +7,20 @@ failure that may pass by itself opens the breaker: then one object at a time is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import mmap
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from typing_extensions import Buffer
-
 from snapferry.destination.contract import Destination
 from snapferry.errors import DestinationDetached, DestinationError
 from snapferry.transport.breaker import Breaker
 from snapferry.transport.budget import ByteBudget
-from snapferry.transport.item import Delivery, Item, Manner, Slow, check_taken, let_go_of_locals
+from snapferry.transport.item import Delivery, Item, Manner, Slow, let_go_of_locals
+from snapferry.transport.marks import Marks
 from snapferry.transport.pace import Pace
+from snapferry.transport.sender import Sender
 from snapferry.transport.spool import Spool
 from snapferry.types import ChannelProgress
 
@@ -50,12 +48,6 @@ class Owner(Protocol):
 
     def broke(self, error: Exception) -> None:
         """Something raised that must not: a bug, and no store's failure."""
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    mark: int
-    reached: asyncio.Future[None]
 
 
 @dataclass(slots=True)
@@ -99,6 +91,7 @@ class Channel:
         self._owner = owner
         self._spool = spool
         self._budget = budget
+        self._sender = None if destination is None else Sender(destination, spool, budget)
         # What is on its way cannot be taken back: one that is not to hold others up begins with one object, and gets more if they bring something.
         self._pace = Pace(declared if self.slow == "block" else 1, _MOST_TIMES * declared)
         self._breaker = Breaker()
@@ -106,12 +99,10 @@ class Channel:
         self._spooled: deque[Item] = deque()
         self._tried: dict[asyncio.Task[None], _Tried] = {}
         self._moving: dict[asyncio.Task[None], Item] = {}
-        self._unfinished: dict[int, None] = {}
-        self._waiters: list[_Waiter] = []
+        self._marks = Marks()
         self._recent: deque[tuple[float, int]] = deque()
         self._begun = self._moved = time.monotonic()
         self._wake: asyncio.TimerHandle | None = None
-        self._reading_unreserved = False
         self._closed = False
 
     @property
@@ -127,7 +118,7 @@ class Channel:
     @property
     def idle(self) -> bool:
         """Whether it has all that there is; for one that is absent, whether all of it is on the disk."""
-        return not self._unfinished if self._destination is not None else not self._queue and not self._moving
+        return self._marks.all_reached if self._destination is not None else not self._queue and not self._moving
 
     @property
     def queued(self) -> int:
@@ -164,15 +155,13 @@ class Channel:
         if self._destination is None:
             self._spool_all()
             return
-        self._unfinished[item.number] = None
+        self._marks.begin(item.number)
         self.pump()
 
     async def reached(self, mark: int) -> None:
         """Waits until all objects whose number is below ``mark`` are acknowledged. Raises the error that ended the channel."""
-        if self.alive and self._first_unfinished() < mark:
-            waiter = _Waiter(mark, asyncio.get_running_loop().create_future())
-            self._waiters.append(waiter)
-            await waiter.reached
+        if self.alive:
+            await self._marks.reached(mark)
         if self.error is not None:
             raise self.error
 
@@ -196,9 +185,7 @@ class Channel:
         self.error = error
         self._close()
         self._owner.ended(self)
-        for waiter in self._waiters:
-            if not waiter.reached.done():
-                waiter.reached.set_result(None)
+        self._marks.wake_all()
 
     def detach(self, reason: str) -> None:
         """Leaves it behind, to be caught up with later."""
@@ -298,7 +285,7 @@ class Channel:
 
     def _next(self) -> _Tried | None:
         """What waits in memory first, since it takes up room there."""
-        first = self._first_unfinished()
+        first = self._marks.first_unfinished
         for queue in (self._queue, self._spooled):
             if not (self._may_read_spooled() if queue is self._spooled else self._may_send_from_memory()):
                 continue
@@ -318,48 +305,15 @@ class Channel:
         reading = sum(tried.spooled for tried in self._tried.values())
         return not reading or (reading < _READ_AT_ONCE and (self._budget is None or not self._budget.short))
 
-    def _first_unfinished(self) -> float:
-        return next(iter(self._unfinished), float("inf"))
-
     async def _run(self, tried: _Tried) -> None:
         item = tried.item
         try:
-            created = await self._send_spooled(item) if tried.spooled else await self._send(item, item.data)
+            assert self._sender is not None
+            created = await self._sender.send_spooled(item) if tried.spooled else await self._sender.send(item, item.data)
         except Exception as error:  # noqa: BLE001 - whatever a store raises is the failure of this one store
             self._trouble(tried, error)
             return
         await self._delivered(tried, created)
-
-    async def _send(self, item: Item, data: Buffer | None) -> bool:
-        assert self._destination is not None
-        assert data is not None
-        created = await self._destination.create(item.key, data)
-        if not created:
-            await check_taken(self._destination, item.key, data)
-        return created
-
-    async def _send_spooled(self, item: Item) -> bool:
-        """From the disk: one object at a time beside the budget, so that it can always go on; more within it."""
-        assert self._spool is not None
-        reserved, unreserved = 0, not self._reading_unreserved
-        if unreserved:
-            self._reading_unreserved = True
-        elif self._budget is not None:
-            reserved = await self._budget.acquire(min(item.size, self._budget.total // 4))
-        # A mapping of its own goes back to the system at once; the allocator would keep it.
-        data = mmap.mmap(-1, max(1, item.size))
-        view = memoryview(data)[: item.size]
-        try:
-            await self._spool.read_into(item.key, view)
-            return await self._send(item, view)
-        finally:
-            del view
-            with contextlib.suppress(BufferError):  # An error's frames, and a connection that is given up, look at it for a while.
-                data.close()
-            if unreserved:
-                self._reading_unreserved = False
-            if reserved and self._budget is not None:
-                self._budget.release(reserved)
 
     async def _delivered(self, tried: _Tried, created: bool) -> None:
         item, now = tried.item, time.monotonic()
@@ -370,7 +324,7 @@ class Channel:
         self.sent += item.size
         self._recent.append((now, item.size))
         item.taken += 1
-        self._unfinished.pop(item.number, None)
+        self._marks.finish(item.number)
         try:
             self._owner.delivered(self, Delivery(self.name, item.key, item.size, created, now - tried.begun))
             if tried.spooled:
@@ -380,14 +334,7 @@ class Channel:
                 self._owner.let_go(self, item)
         except Exception as error:  # noqa: BLE001
             self._owner.broke(error)
-        self._wake_waiters()
-
-    def _wake_waiters(self) -> None:
-        first = self._first_unfinished()
-        for waiter in [waiter for waiter in self._waiters if waiter.mark <= first]:
-            self._waiters.remove(waiter)
-            if not waiter.reached.done():
-                waiter.reached.set_result(None)
+        self._marks.wake()
 
     def _trouble(self, tried: _Tried, error: Exception) -> None:
         now = time.monotonic()

@@ -14,6 +14,7 @@ import pytest
 from snapferry.config import DestinationConfig, Price, load_config
 from snapferry.config.editing import add_destination, check_added, check_removed, remove_destination
 from snapferry.errors import ConfigurationError, SnapferryError
+from tests.support.tmpfs import tmpfs
 
 TEXT = """\
 # the backup of the lab
@@ -139,12 +140,7 @@ def test_mode_and_link_stay(file: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.fail("full disks are real ones here: this needs root")
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
-    try:
+    with tmpfs(tmp_path / "small", "size=64k") as small:
         file = small / "snapferry.toml"
         file.write_text(TEXT)
         config = load_config(file)
@@ -158,8 +154,6 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         assert caught.value.exit_code == 14
         assert file.read_text() == TEXT
         assert sorted(path.name for path in small.iterdir()) == ["filler", "snapferry.toml"]
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_two_at_once_lose_neither(file: Path) -> None:

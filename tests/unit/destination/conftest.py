@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from snapferry.destination.file import FileDestination
+from tests.support.tmpfs import tmpfs
 
 
 @pytest.fixture
@@ -21,10 +20,5 @@ async def destination(tmp_path: Path) -> AsyncIterator[FileDestination]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB of its own."""
-    if os.geteuid() != 0:
-        pytest.fail("a full disk is a real one here: mounting a tmpfs needs root")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0755", "tmpfs", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with tmpfs(tmp_path / "disk", "size=4m,mode=0755") as place:
+        yield place

@@ -40,6 +40,24 @@ async def _all_well(lab: Lab) -> None:
         assert (result.damage, result.unverified) == ((), {})
 
 
+async def _is_finished(lab: Lab, expected: dict[str, bytes]) -> None:
+    """A sync brings what is left: every destination has all of it, by itself."""
+    async with lab.repository() as repository:
+        assert (await repository.sync()).exit_code == 0
+        assert {item.destinations for item in await repository.list()} == {lab.names}
+    await lab.assert_restores_alone(expected)
+    await _all_well(lab)
+
+
+def _lies_there_unneeded(lab: Lab) -> Gates:
+    """What the missing snapshots need lies at far, needed by nobody there: a prune would delete it. A sync halts at the gates."""
+    for key in lab.packs("near"):
+        lab.stores["far"].setdefault(key, lab.stores["near"][key])
+    gates = Gates("create", "index/", 1)
+    lab.wrappers["far"] = gates
+    return gates
+
+
 async def test_what_was_missed_is_brought_oldest_first_and_stands_alone(make_lab: MakeLab) -> None:
     lab = await make_lab()
     expected = await _fill(lab, "far")
@@ -156,21 +174,13 @@ async def test_a_full_destination_says_so_and_the_next_sync_finishes(make_lab: M
         assert any(isinstance(error, DestinationFull) for error in result.destinations[1].failures.values())
     lab.wrappers.clear()
     await lab.assert_restores_alone(expected)
-    async with lab.repository() as repository:
-        assert (await repository.sync()).exit_code == 0
-        assert {item.destinations for item in await repository.list()} == {lab.names}
-    await lab.assert_restores_alone(expected)
-    await _all_well(lab)
+    await _is_finished(lab, expected)
 
 
 async def test_a_prune_waits_for_a_sync_that_builds_on_what_it_would_delete(make_lab: MakeLab) -> None:
     lab = await make_lab()
     expected = await _fill(lab, "far")
-    # What the missing snapshots need lies at far, needed by nobody there: a prune would delete it.
-    for key in lab.packs("near"):
-        lab.stores["far"].setdefault(key, lab.stores["near"][key])
-    gates = Gates("create", "index/", 1)
-    lab.wrappers["far"] = gates
+    gates = _lies_there_unneeded(lab)
     async with lab.repository() as repository:
         syncing = asyncio.create_task(repository.sync(["far"]))
         await until(lambda: gates.reached)
@@ -187,19 +197,13 @@ async def test_a_prune_waits_for_a_sync_that_builds_on_what_it_would_delete(make
     await lab.assert_restores_alone(expected)
     async with lab.repository() as repository:
         await repository.prune(lease=0.0)
-        assert (await repository.sync()).exit_code == 0
-        assert {item.destinations for item in await repository.list()} == {lab.names}
-    await lab.assert_restores_alone(expected)
-    await _all_well(lab)
+    await _is_finished(lab, expected)
 
 
 async def test_a_sync_that_a_prune_has_fenced_loses_nothing(make_lab: MakeLab) -> None:
     lab = await make_lab()
     expected = await _fill(lab, "far")
-    for key in lab.packs("near"):
-        lab.stores["far"].setdefault(key, lab.stores["near"][key])
-    gates = Gates("create", "index/", 1)
-    lab.wrappers["far"] = gates
+    gates = _lies_there_unneeded(lab)
     async with lab.repository() as repository:
         syncing = asyncio.create_task(repository.sync(["far"]))
         await until(lambda: gates.reached)
@@ -212,10 +216,7 @@ async def test_a_sync_that_a_prune_has_fenced_loses_nothing(make_lab: MakeLab) -
     await lab.assert_restores_alone(expected)
     async with lab.repository() as repository:
         await repository.prune(lease=0.0)
-        assert (await repository.sync()).exit_code == 0
-        assert {item.destinations for item in await repository.list()} == {lab.names}
-    await lab.assert_restores_alone(expected)
-    await _all_well(lab)
+    await _is_finished(lab, expected)
 
 
 async def test_every_operation_fails_once_and_the_next_sync_finishes(make_lab: MakeLab) -> None:

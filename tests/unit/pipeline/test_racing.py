@@ -196,12 +196,19 @@ def test_one_that_trickles_holds_nothing_up() -> None:
     assert found.share_hedged <= 0.05
 
 
-def test_one_that_is_away_from_the_start_and_comes_back_is_used() -> None:
-    doubles: list[ComesAndGoes] = []
+class Away:
+    """Wraps replicas so that they are away until it is said of their ``doubles`` that they are not."""
 
-    def away(inner: Destination) -> Destination:
-        doubles.append(ComesAndGoes(inner, away=True))
-        return doubles[-1]
+    def __init__(self) -> None:
+        self.doubles: list[ComesAndGoes] = []
+
+    def __call__(self, inner: Destination) -> Destination:
+        self.doubles.append(ComesAndGoes(inner, away=True))
+        return self.doubles[-1]
+
+
+def test_one_that_is_away_from_the_start_and_comes_back_is_used() -> None:
+    away = Away()
 
     async def work() -> Race:
         found = Race(VOLUME, {"a": line(50), "b": line(50, before=away)})
@@ -209,47 +216,39 @@ def test_one_that_is_away_from_the_start_and_comes_back_is_used() -> None:
         running = asyncio.create_task(found.run())
         await asyncio.sleep(4)
         assert found.fetcher.channels()["b"].state == "waiting"
-        assert doubles[0].refused <= 4
-        doubles[0].away = False
+        assert away.doubles[0].refused <= 4
+        away.doubles[0].away = False
         return await running
 
     found = virtual_time.run(work())
     # 4 s of 50 MiB/s, a rest of 4 s more at most, and both from then on.
-    assert doubles[0].served > 20
+    assert away.doubles[0].served > 20
     assert found.seconds <= 8 + (TOTAL / UNIT - 8 * 50) / 100 + 1
 
 
 def test_a_lone_replica_is_asked_again_with_patience() -> None:
-    doubles: list[ComesAndGoes] = []
-
-    def away(inner: Destination) -> Destination:
-        doubles.append(ComesAndGoes(inner, away=True))
-        return doubles[-1]
+    away = Away()
 
     async def work() -> Race:
         found = Race(Volume(8), {"a": line(50, before=away)})
         found.tasks = 2
         running = asyncio.create_task(found.run())
         await asyncio.sleep(0.6)
-        doubles[0].away = False
+        away.doubles[0].away = False
         return await running
 
     assert virtual_time.run(work()).done == set(range(8))
 
 
 def test_two_that_fail_in_passing_are_both_asked_again() -> None:
-    doubles: list[ComesAndGoes] = []
-
-    def away(inner: Destination) -> Destination:
-        doubles.append(ComesAndGoes(inner, away=True))
-        return doubles[-1]
+    away = Away()
 
     async def work() -> Race:
         found = Race(Volume(8), {"a": line(50, before=away), "b": line(50, before=away)})
         found.tasks = 2
         running = asyncio.create_task(found.run())
         await asyncio.sleep(0.6)
-        doubles[1].away = False
+        away.doubles[1].away = False
         return await running
 
     found = virtual_time.run(work())
@@ -258,9 +257,7 @@ def test_two_that_fail_in_passing_are_both_asked_again() -> None:
 
 
 def test_when_none_answers_all_are_named() -> None:
-    def away(inner: Destination) -> Destination:
-        return ComesAndGoes(inner, away=True)
-
+    away = Away()
     with pytest.raises(NoReplica) as caught:
         race(Volume(4), {"a": away, "b": away})
     assert caught.value.failures.keys() == {"a", "b"}
