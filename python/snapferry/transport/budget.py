@@ -113,7 +113,7 @@ class ByteBudget:
                 self._serve()
             else:
                 # Granted and cancelled in the same turn of the loop: nobody will hear of the grant.
-                self.release(waiter.granted.result())
+                self._give_back(waiter.granted.result())
             raise
 
     def try_acquire(self, count: int) -> bool:
@@ -127,6 +127,10 @@ class ByteBudget:
         """Gives ``count`` bytes back. ``ValueError`` if that is more than was reserved."""
         if count < 0 or self._available + count > self._total:
             raise ValueError(f"{count} bytes released, {self._total - self._available} are reserved")
+        self._give_back(count)
+
+    def _give_back(self, count: int) -> None:
+        """To this budget alone, whatever else ``release`` means where it is a part of another one."""
         self._available += count
         self._serve()
 

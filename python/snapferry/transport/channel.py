@@ -17,6 +17,7 @@ from snapferry.destination.contract import Destination
 from snapferry.errors import DestinationDetached, DestinationError
 from snapferry.transport.breaker import Breaker
 from snapferry.transport.budget import ByteBudget
+from snapferry.transport.headway import Headway
 from snapferry.transport.item import Delivery, Item, Manner, Slow, let_go_of_locals
 from snapferry.transport.marks import Marks
 from snapferry.transport.pace import Pace
@@ -101,7 +102,8 @@ class Channel:
         self._moving: dict[asyncio.Task[None], Item] = {}
         self._marks = Marks()
         self._recent: deque[tuple[float, int]] = deque()
-        self._begun = self._moved = time.monotonic()
+        self._begun = time.monotonic()
+        self._headway = Headway(self._begun)
         self._wake: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -155,6 +157,8 @@ class Channel:
         if self._destination is None:
             self._spool_all()
             return
+        if self._marks.all_reached:
+            self._headway.wanted(time.monotonic())
         self._marks.begin(item.number)
         self.pump()
 
@@ -173,7 +177,7 @@ class Channel:
                 return
             self._breaker.begin(tried.begun)
             if not self._tried:
-                self._moved = tried.begun
+                self._headway.begun(tried.begun)
             task = asyncio.create_task(self._run(tried), name=f"fan-out-{self.name}")
             self._tried[task] = tried
             task.add_done_callback(self._ran)
@@ -209,9 +213,13 @@ class Channel:
         """What waits for it in memory."""
         return list(self._queue)
 
-    def held_back(self, now: float) -> float:
-        """Seconds since anything was acknowledged, while something is on its way."""
-        return now - self._moved if self._tried else 0.0
+    def is_stalled(self, now: float) -> bool:
+        """Whether something is on its way to it and does not move."""
+        return bool(self._tried) and self._headway.is_stalled(now)
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether there is something for it, and it has taken nothing for long."""
+        return not self._marks.all_reached and self._headway.is_stuck(now)
 
     def spool_away(self, item: Item) -> None:
         """Moves an object that waits from memory to the disk. Where the spool takes no more the destination is left behind."""
@@ -245,7 +253,7 @@ class Channel:
         """Takes back what is on its way and does not move, as if it had failed."""
         self._breaker.failed(now, now)
         self._pace.troubled()
-        self._moved = now
+        self._headway.interrupted(now)
         for task in self._tried:
             task.cancel()
         self._wake_later()
@@ -320,7 +328,7 @@ class Channel:
         busy = len(self._tried) >= self._pace.limit and bool(self._queue or self._spooled)
         self._pace.completed(item.size, now, busy=busy)
         self._breaker.succeeded()
-        self._moved = now
+        self._headway.delivered(now, now - tried.begun)
         self.sent += item.size
         self._recent.append((now, item.size))
         item.taken += 1

@@ -26,7 +26,6 @@ from snapferry.types import ChannelProgress
 
 _LOOK_SECONDS = 0.1
 _SPOOLED_AT_ONCE = 2
-_STUCK_SECONDS = 10.0
 
 
 class TooFewCopies(SnapferryError):
@@ -237,10 +236,10 @@ class FanOut:
 
     def _relieve(self, now: float, seconds: float) -> None:
         live = [channel for channel in self._channels.values() if channel.alive]
-        stuck = all(channel.held_back(now) > _STUCK_SECONDS or channel.idle for channel in live)
+        stuck = all(channel.is_stuck(now) or channel.idle for channel in live)
         waiting = {channel.name: [item for item in channel.pinned() if _is_pinned(item, stuck=stuck)] for channel in live}
         looks = [
-            Look(channel.name, channel.slow, len(waiting[channel.name]), channel.lag, channel.idle, channel.held_back(now), channel.blame)
+            Look(channel.name, channel.slow, len(waiting[channel.name]), channel.lag, channel.idle, channel.is_stalled(now), channel.blame)
             for channel in live
         ]
         relief = relieve(looks, seconds)

@@ -10,8 +10,6 @@ ALLOWED = 0.08
 """So large a share of the time others may wait for one that is detached when it is slow; and ``GRACE`` seconds beyond that."""
 
 GRACE = 1.0
-STALLED = 10.0
-"""Seconds in which nothing moves, after which what is on its way to one that is spooled for is taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,7 @@ class Look:
         waiting: packs that wait in memory for this one and others of which none makes everybody wait: taking them away helps.
         lag: bytes that others have and it has not.
         idle: it could take more than there is.
-        still: seconds since it last took anything, while something is on its way to it.
+        stalled: what is on its way to it does not move.
         blame: seconds for which others have waited because of it, less those allowed.
     """
 
@@ -32,7 +30,7 @@ class Look:
     waiting: int
     lag: int
     idle: bool
-    still: float
+    stalled: bool
     blame: float
 
 
@@ -61,7 +59,7 @@ def relieve(channels: Sequence[Look], seconds: float) -> Relief:
     guilty_most = max((look for look in channels if blame.get(look.name, 0.0) > GRACE), key=lambda look: look.lag, default=None)
     return Relief(
         tuple(look.name for look in channels if look.slow == "spool" and look.waiting),
-        tuple(look.name for look in channels if look.slow == "spool" and look.still > STALLED),
+        tuple(look.name for look in channels if look.slow == "spool" and look.stalled),
         guilty_most.name if guilty_most else None,
         blame,
     )

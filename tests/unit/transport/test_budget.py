@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from snapferry.errors import ConfigurationError
-from snapferry.transport import BudgetStatistics, ByteBudget
+from snapferry.transport import BudgetShare, BudgetStatistics, ByteBudget
 
 
 async def turns(count: int = 5) -> None:
@@ -102,3 +102,18 @@ async def test_more_cannot_be_released_than_was_reserved() -> None:
         with pytest.raises(ValueError, match="released"):
             budget.release(count)
     assert budget.available == 90
+
+
+async def test_a_part_gives_back_only_its_own_when_a_grant_is_cancelled_in_the_same_turn() -> None:
+    """The whole had not given anything yet: what came back to it would be there twice."""
+    whole = ByteBudget(30)
+    await whole.acquire(15)
+    part = BudgetShare(whole, 10)
+    held = await part.acquire(10)
+    waiting = asyncio.create_task(part.acquire(5))
+    await turns()
+    part.release(held)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (part.available, whole.available) == (10, 15)

@@ -12,7 +12,7 @@ from snapferry import _core
 from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import DestinationDetached, DestinationUnreachable
 from snapferry.testing.faults import FailsNth, FullAfter, Hangs, StopsAfter, Trickles
-from snapferry.transport import ByteBudget, FanOut, Manner, Spool, leftovers
+from snapferry.transport import ByteBudget, FanOut, Manner, Spool, headway, leftovers
 
 SIZE = 1 << 10
 
@@ -61,6 +61,39 @@ async def test_a_hanging_one_is_spooled_for_and_gets_it_all_later(tmp_path: Path
         assert spool.statistics().used == 0
         assert spool.statistics().peak >= 48 * SIZE
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_where_all_hang_and_are_spooled_for_the_source_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though each began to hang at another moment, and what is taken back from one is just being tried again at the other."""
+    monkeypatch.setattr(headway, "STALLED", 0.3)
+    budget = ByteBudget(12 * SIZE)
+    early = Hangs(MemoryDestination("early"), "create")
+    late = Hangs(Trickles(MemoryDestination("late"), 6 * SIZE), "create", lambda name: name != key(0))
+    manners = {"early": Manner("spool"), "late": Manner("spool")}
+    async with Spool(str(tmp_path), 1 << 20) as spool:
+        async with FanOut([early, late], manners=manners, budget=budget, spool=spool) as fanout:
+            async with asyncio.timeout(30):
+                await feed(fanout, budget, range(60))
+            assert len(spooled(tmp_path)) >= 60 - 13
+            for hanging in (early, late):
+                hanging.released.set()
+            await fanout.reached("early", fanout.mark())
+            assert fanout.alive == {"early", "late"}
+            fanout.fail("late", DestinationUnreachable("it was slow on purpose", "late"))
+        assert early.inner.store == {key(number): body(number) for number in range(60)}  # type: ignore[attr-defined]
+        assert budget.available == budget.total
+
+
+async def test_one_that_needs_long_for_each_is_not_interrupted_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(headway, "STALLED", 0.2)
+    budget, store = ByteBudget(4 * SIZE), MemoryDestination("slow")
+    slow, fast = Trickles(store, SIZE / 0.5), Trickles(MemoryDestination("fast"), SIZE / 0.1)
+    async with Spool(str(tmp_path), 1 << 20) as spool:
+        async with FanOut([fast, slow], manners={"slow": Manner("spool")}, budget=budget, spool=spool) as fanout:
+            await feed(fanout, budget, range(80))
+            # Four each 0.5 s go to it one after another, less what was taken back at first.
+            assert len(store.store) >= 5
+            fanout.fail("slow", DestinationUnreachable("it was slow on purpose", "slow"))
 
 
 async def test_a_hanging_one_is_detached_and_the_others_go_on() -> None:
