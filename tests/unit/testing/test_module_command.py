@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from snapferry.testing import module
-from tests.support.modules import Workshop
-
-
-@contextmanager
-def running(workshop: Workshop, *command: str) -> Iterator[str]:
-    workshop.data.mkdir()
-    socket = f"{workshop.path}/socket"
-    process = subprocess.Popen(command, env={"SNAPFERRY_DIRECTORY": str(workshop.data), "SNAPFERRY_SOCKET": socket})
-    try:
-        until = time.monotonic() + 20
-        while not os.path.exists(socket):
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        yield socket
-    finally:
-        process.kill()
-        process.wait()
+from tests.support.modules import Workshop, running
 
 
 def test_a_good_module_passes(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
