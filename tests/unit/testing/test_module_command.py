@@ -8,13 +8,14 @@ from snapferry.testing import module
 from tests.support.modules import Workshop, running
 
 
-def test_a_good_module_passes(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
-    with running(workshop, *workshop.example("py").command) as socket:
+@pytest.mark.parametrize("language", ["py", "rs"])
+def test_a_good_module_passes(workshop: Workshop, capsys: pytest.CaptureFixture[str], language: str) -> None:
+    with running(workshop, *workshop.example(language).command) as socket:
         assert module.main([socket]) == 0
     out = capsys.readouterr().out
     assert "ok    wire   never_replaces" in out
     assert "ok    client works_side_by_side" in out
-    assert "34 passed, 0 failed" in out
+    assert "35 passed, 0 failed" in out
 
 
 @pytest.mark.parametrize(
