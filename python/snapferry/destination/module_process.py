@@ -236,7 +236,7 @@ class ModuleProcess:
                 raise self._unreachable(f"its directory {path}: {error.strerror}", name, False) from error
             if user is not None and owner.st_uid != user[0] and not owner.st_mode & 0o002:
                 raise DestinationDenied(
-                    f"plugin {plugin.name}: its directory {path} is not of the user that it runs as: chown -R {pwd.getpwuid(user[0]).pw_name} it",
+                    f"plugin {plugin.name}: its directory {path} is not of the user that it runs as: chown -R {pwd.getpwuid(user[0]).pw_name} {path}",
                     name,
                 )
         program, *arguments = plugin.command
@@ -304,4 +304,4 @@ def _private_directory(user: tuple[int, int] | None) -> str:
 
 
 def _ended(code: int) -> str:
-    return f"was killed by signal {code - 128}" if code > 128 else f"exited with {code}"
+    return f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
