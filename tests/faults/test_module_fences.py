@@ -142,6 +142,15 @@ async def test_a_directory_that_is_not_there_is_named(workshop: Workshop) -> Non
         await open_destination("far", "plugin:tape", plugin=workshop.faulty("Fault"))
 
 
+async def test_directories_are_made_and_each_name_is_synced(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(module_process, "sync_directory", synced.append)
+    path = workshop.path / "a" / "b" / "own"
+    await prepare_destination("far", "plugin:tape", plugin=PluginConfig("tape", command=("/bin/true",), directories=(str(path),)))
+    assert synced == [str(above) for above in (workshop.path, workshop.path / "a", workshop.path / "a" / "b")]
+    assert path.stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_program_that_is_not_there_is_named(workshop: Workshop) -> None:
     plugin = workshop.plugin("/usr/bin/no-such-module")
     await prepare_destination("far", "plugin:tape", plugin=plugin)
