@@ -7,12 +7,14 @@ Memory does not grow with an object: bytes go between socket and file piece by p
 
 import base64
 import binascii
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
 import socketserver
+import time
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +23,9 @@ PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", re.ASCII)
 PIECE = 1 << 18
 PAGE = 1000
 TEMPORARY = "tmp"
+STALE = 86_400
+"""Seconds after which nobody works on a temporary file any more: no put is given more than minutes, and a day hides what clocks differ by."""
+
 ABOUT = {"protocol": 1, "exclusive_create": True, "consistent_list": True, "durable": True, "concurrency": 8}
 
 
@@ -50,6 +55,7 @@ class Module(BaseHTTPRequestHandler):
         try:
             method(urlsplit(self.path))
         except Refused as refused:
+            self.close_connection = self.command == "PUT"  # its body may be unread
             self.answer(refused.args[0], json.dumps({"title": refused.args[1]}).encode())
         except OSError as error:
             if isinstance(error, ConnectionError):
@@ -115,11 +121,11 @@ class Module(BaseHTTPRequestHandler):
     def put(self, url):
         key = url.path[1:]
         path = path_of(key)
-        left = int(self.headers["Content-Length"])
+        length = self.headers.get("Content-Length", "")
         digest = re.fullmatch(r"sha-256=:([A-Za-z0-9+/=]+):", self.headers.get("Content-Digest", ""))
-        if not digest or self.headers.get("If-None-Match") != "*":
-            self.close_connection = True
-            raise Refused(400, "a put needs Content-Digest (sha-256) and If-None-Match: *")
+        if not re.fullmatch(r"[0-9]{1,18}", length) or not digest or self.headers.get("If-None-Match") != "*":
+            raise Refused(400, "a put needs Content-Length, Content-Digest (sha-256) and If-None-Match: *")
+        left = int(length)
         temporary = os.path.join(ROOT, TEMPORARY, os.urandom(16).hex())
         try:
             hashed = hashlib.sha256()
@@ -150,11 +156,10 @@ class Module(BaseHTTPRequestHandler):
 
     def delete(self, url):
         path = path_of(url.path[1:])
-        try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             os.unlink(path)
-            sync(os.path.dirname(path))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            pass
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            sync(os.path.dirname(path))  # also where it was gone: who removed it may not have synced it yet
         self.answer(204)
 
     def log_message(self, format, *values):
@@ -229,9 +234,17 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         """A client that went away in the middle is nothing to talk about."""
 
 
+def clear_away():
+    """Removes what puts left that a kill broke off, if it is old: the young may be of another process on the same directory, which still writes."""
+    with os.scandir(os.path.join(ROOT, TEMPORARY)) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another process clears away, too
+                if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < time.time() - STALE:
+                    os.unlink(entry.path)
+
+
 if __name__ == "__main__":
     os.makedirs(os.path.join(ROOT, TEMPORARY), exist_ok=True)
-    for name in os.listdir(os.path.join(ROOT, TEMPORARY)):
-        os.unlink(os.path.join(ROOT, TEMPORARY, name))  # of puts that a kill broke off
+    clear_away()
     with Server(os.environ["SNAPFERRY_SOCKET"], Module) as server:
         server.serve_forever()

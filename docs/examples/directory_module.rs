@@ -10,14 +10,16 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use std::{env, thread};
 
 const PIECE: usize = 1 << 18;
 const PAGE: usize = 1000;
 const LONGEST_HEAD: u64 = 16 << 10;
 const TEMPORARY: &str = "tmp";
+/// After so long nobody works on a temporary file any more: no put is given more than minutes, and a day hides what clocks differ by.
+const STALE: Duration = Duration::from_secs(86_400);
 const ABOUT: &str = r#"{"protocol":1,"exclusive_create":true,"consistent_list":true,"durable":true,"concurrency":8}"#;
 
 /// What ends a request: an answer that refuses it, or a connection that broke.
@@ -38,7 +40,6 @@ struct Store {
     root: PathBuf,
     /// Directories whose names are durable.
     known: Mutex<HashSet<PathBuf>>,
-    count: AtomicU64,
 }
 
 struct Request {
@@ -68,11 +69,9 @@ fn main() -> io::Result<()> {
     let root = PathBuf::from(variable("SNAPFERRY_DIRECTORY")?);
     let temporary = root.join(TEMPORARY);
     fs::create_dir_all(&temporary)?;
-    for entry in fs::read_dir(&temporary)? {
-        fs::remove_file(entry?.path())?; // of a put that a kill broke off
-    }
+    clear_away(&temporary)?;
     let known = Mutex::new(HashSet::from([root.clone()]));
-    let store = Arc::new(Store { root, known, count: AtomicU64::new(0) });
+    let store = Arc::new(Store { root, known });
     // A thread for each connection; snapferry opens few, and uses them again.
     for stream in UnixListener::bind(variable("SNAPFERRY_SOCKET")?)?.incoming() {
         if let Err(error) = stream.and_then(|stream| start(stream, store.clone())) {
@@ -80,6 +79,26 @@ fn main() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes what puts left that a kill broke off, if it is old: the young may be of another process on the same directory, which still writes.
+fn clear_away(temporary: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(temporary)? {
+        let path = entry?.path();
+        // Where there is none any more another process clears away, too.
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_file() && metadata.modified()?.elapsed().is_ok_and(|age| age > STALE) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
+/// A name that no other process gives.
+fn random_name() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn start(writer: UnixStream, store: Arc<Store>) -> io::Result<()> {
@@ -214,7 +233,7 @@ impl Connection {
         let (Some(length), Some(digest), Some("*")) = (length, digest, request.header("If-None-Match")) else {
             return Err(End::Refused(400, "a put needs Content-Length, Content-Digest (sha-256) and If-None-Match: *"));
         };
-        let temporary = store.root.join(TEMPORARY).join(store.count.fetch_add(1, Ordering::Relaxed).to_string());
+        let temporary = store.root.join(TEMPORARY).join(random_name()?);
         let kept = self.keep(store, &temporary, &path, length, digest);
         let _ = fs::remove_file(&temporary);
         let status = kept?;
@@ -253,11 +272,12 @@ impl Connection {
 
     fn delete(&mut self, store: &Store, request: &Request) -> Served<()> {
         let path = store.path_of(&request.path[1..])?;
-        match fs::remove_file(&path) {
-            Ok(()) => sync(path.parent().unwrap_or(&store.root))?,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory) => {}
-            Err(error) => return Err(End::Failed(error)),
-        }
+        let absent = |error: io::Error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => Ok(()),
+            _ => Err(error),
+        };
+        fs::remove_file(&path).or_else(absent)?;
+        sync(path.parent().unwrap_or(&store.root)).or_else(absent)?; // also where it was gone: who removed it may not have synced it yet
         Ok(self.answer(204, "", 0, b"")?)
     }
 }

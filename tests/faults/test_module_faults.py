@@ -136,6 +136,14 @@ async def test_a_module_that_does_not_start(workshop: Workshop, fault: str, said
     assert str(caught.value).startswith("far: ")
 
 
+@pytest.mark.parametrize(("ends", "said"), [("exit 200", "exited with 200"), ("kill -SEGV $$", "was killed by signal 11")])
+async def test_how_it_ended_is_said(workshop: Workshop, ends: str, said: str) -> None:
+    plugin = workshop.plugin("/bin/sh", "-c", f"echo torn; {ends}")
+    await prepare_destination("far", "plugin:tape", plugin=plugin)
+    with pytest.raises(DestinationUnreachable, match=f"plugin tape: the module {said}; its last words: torn"):
+        await open_destination("far", "plugin:tape", plugin=plugin)
+
+
 async def test_what_it_leaves_behind_is_ended(workshop: Workshop) -> None:
     before = set(processes_below(os.getpid()))  # servers of other tests
     async with opened(workshop, "StaysBehind"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from snapferry.config import PluginConfig
 from snapferry.destination import module_process, open_destination, prepare_destination
 from snapferry.errors import ConfigurationError, DestinationDenied, DestinationUnreachable
 from tests.support.modules import PYTHON, ROOT, Workshop
@@ -131,7 +133,7 @@ def test_without_root_the_examples_conform(workshop: Workshop, language: str) ->
 @pytest.mark.root
 async def test_a_directory_that_is_not_its_own_is_named(workshop: Workshop) -> None:
     workshop.data.mkdir(mode=0o700)
-    with pytest.raises(DestinationDenied, match="chown -R nobody"):
+    with pytest.raises(DestinationDenied, match=f"chown -R nobody {workshop.data}"):
         await open_destination("far", "plugin:tape", plugin=workshop.faulty("Fault"))
 
 
@@ -140,12 +142,38 @@ async def test_a_directory_that_is_not_there_is_named(workshop: Workshop) -> Non
         await open_destination("far", "plugin:tape", plugin=workshop.faulty("Fault"))
 
 
+async def test_directories_are_made_and_each_name_is_synced(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(module_process, "sync_directory", synced.append)
+    path = workshop.path / "a" / "b" / "own"
+    await prepare_destination("far", "plugin:tape", plugin=PluginConfig("tape", command=("/bin/true",), directories=(str(path),)))
+    assert synced == [str(above) for above in (workshop.path, workshop.path / "a", workshop.path / "a" / "b")]
+    assert path.stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_program_that_is_not_there_is_named(workshop: Workshop) -> None:
     plugin = workshop.plugin("/usr/bin/no-such-module")
     await prepare_destination("far", "plugin:tape", plugin=plugin)
     with pytest.raises(DestinationUnreachable, match="far: plugin tape: the module was not run: .*no-such-module") as caught:
         await open_destination("far", "plugin:tape", plugin=plugin)
     assert not caught.value.retryable
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("missing", ["program", "data"])
+async def test_what_its_user_cannot_reach_is_named_and_the_directory_that_is_closed(workshop: Workshop, missing: str) -> None:
+    closed = workshop.path / "closed"
+    (closed / "below").mkdir(parents=True, mode=0o755)
+    closed.chmod(0o700)
+    path = closed / "below" / missing
+    if missing == "program":
+        shutil.copy("/bin/true", path)
+        plugin = workshop.plugin(str(path))
+    else:
+        plugin = PluginConfig("tape", command=("/bin/true",), directories=(str(path),))
+    await prepare_destination("far", "plugin:tape", plugin=plugin)
+    with pytest.raises(DestinationUnreachable, match=f"{path} is out of reach .* to whom {closed} is closed: put it elsewhere"):
+        await open_destination("far", "plugin:tape", plugin=plugin)
 
 
 @pytest.mark.parametrize("user", ["root", "no-such-user"])

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,24 @@ def workshop() -> Iterator[Workshop]:
         yield Workshop(path)
     finally:
         shutil.rmtree(path)
+
+
+@contextmanager
+def running(workshop: Workshop, *command: str, name: str = "socket") -> Iterator[str]:
+    """A module run by hand, without fences, as its author does; the path of its socket."""
+    workshop.data.mkdir(exist_ok=True)
+    path = f"{workshop.path}/{name}"
+    process = subprocess.Popen(command, env={"SNAPFERRY_DIRECTORY": str(workshop.data), "SNAPFERRY_SOCKET": path})
+    try:
+        until = time.monotonic() + 20
+        while not os.path.exists(path):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        yield path
+    finally:
+        process.kill()
+        process.wait()
 
 
 def processes_below(process: int) -> list[int]:

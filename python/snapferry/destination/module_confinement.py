@@ -7,6 +7,7 @@ snapferry. What the kernel lacks is an error that says so, unless what is asked 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import resource
@@ -66,6 +67,10 @@ class Unconfined(Exception):
     """A fence that was asked for cannot be put up."""
 
 
+class Unreachable(Exception):
+    """A path that the module needs is not there, or is closed to its user; the message says what to do."""
+
+
 def confine(spec: dict[str, Any]) -> None:
     """Puts up all fences around this process, for good.
 
@@ -74,7 +79,7 @@ def confine(spec: dict[str, Any]) -> None:
             (of TCP, outgoing), ``datagrams`` (whether such sockets may be made), ``limits`` (name of ``resource`` to number), ``strict``.
 
     Raises:
-        Unconfined: the kernel lacks one of them, and ``strict`` is set. OSError: anything else.
+        Unconfined: the kernel lacks one of them, and ``strict`` is set. Unreachable: a path that is not there for it. OSError: anything else.
     """
     strict = bool(spec["strict"])
     alien = spec["user"] is not None
@@ -139,7 +144,7 @@ def _grant(ruleset: int, path: str, rights: int, *, needed: bool) -> None:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         if needed:
-            raise OSError(error.errno, f"{error.strerror} (as the module's user)", path) from error
+            raise Unreachable(_why_not(path, error)) from error
         return
     try:
         if not os.path.isdir(path):
@@ -148,6 +153,16 @@ def _grant(ruleset: int, path: str, rights: int, *, needed: bool) -> None:
         _checked(_LIBC.syscall(_ADD_RULE, ruleset, ctypes.c_int(_RULE_PATH), rule, ctypes.c_uint32(0)), f"landlock: {path}")
     finally:
         os.close(descriptor)
+
+
+def _why_not(path: str, error: OSError) -> str:
+    if error.errno != errno.EACCES:
+        return f"{path}: {error.strerror}"
+    above = os.path.dirname(os.path.realpath(path))
+    # What cannot be looked at lies below the one that is closed.
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    return f"{path} is out of reach of the user that it runs as, to whom {above} is closed: put it elsewhere, or let others pass (chmod o+x {above})"
 
 
 def _seccomp(*, online: bool, datagrams: bool) -> None:

@@ -2,7 +2,7 @@
 
 Run by its path in a bare interpreter. It gets one line of JSON on its input, and the end of that input is the wish that all should end; so
 nothing outlives snapferry, however that dies. Output and errors of the module are its own. It exits with 125 where the module could not be
-confined, 126 where it could not be run, else as the module did (128 and the signal).
+confined, 126 where it could not be run, else as the module did, and of the same signal where that was its end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -19,7 +20,7 @@ import time
 from typing import Any, NoReturn
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from module_confinement import Unconfined, confine  # type: ignore[import-not-found]
+from module_confinement import Unconfined, Unreachable, confine  # type: ignore[import-not-found]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TICK = 0.25
@@ -36,7 +37,18 @@ def main() -> int:
     status = _watch(child, spec["memory"], spec["end_seconds"])
     if status is None:
         shutil.rmtree(spec["socket_directory"], ignore_errors=True)
+    elif status < 0:
+        _die_of(-status)
     return status or 0
+
+
+def _die_of(sign: int) -> None:
+    """Ends this process by a signal, without a core: a number to exit with could be one that a module chose."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # SIGKILL has no handler
+        signal.signal(sign, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [sign])
+    os.kill(os.getpid(), sign)
 
 
 def _line() -> bytes:
@@ -64,6 +76,9 @@ def _become(spec: dict[str, Any]) -> NoReturn:
         fences["limits"]["RLIMIT_NPROC"] += _tasks_of(user)
         confine(fences)
         os.chdir(spec["directory"])
+    except Unreachable as error:
+        _say(str(error))
+        os._exit(125)
     except (Unconfined, OSError) as error:
         _say(f"it cannot be confined: {error}")
         os._exit(125)
@@ -113,8 +128,7 @@ def _reap(child: int) -> int | None:
             if process == 0:
                 break
             if process == child:
-                code = os.waitstatus_to_exitcode(status)
-                found = code if code >= 0 else 128 - code
+                found = os.waitstatus_to_exitcode(status)
     return found
 
 

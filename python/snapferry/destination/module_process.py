@@ -70,7 +70,8 @@ async def make_directories(name: str, plugin: PluginConfig) -> None:
         for path in plugin.directories:
             if os.path.isdir(path):
                 continue
-            os.makedirs(path, 0o700)
+            _make_above(path)
+            os.mkdir(path, 0o700)
             if user is not None:
                 os.chown(path, *user)
             sync_directory(os.path.dirname(path))
@@ -79,6 +80,15 @@ async def make_directories(name: str, plugin: PluginConfig) -> None:
         await asyncio.to_thread(make)
     except OSError as error:
         raise DestinationDenied(f"plugin {plugin.name}: {error.filename}: {error.strerror}", name) from error
+
+
+def _make_above(path: str) -> None:
+    """The directories above ``path``, which its user may pass, each name durable: all that the module keeps hangs on them."""
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        _make_above(above)
+        os.mkdir(above, 0o755)
+        sync_directory(os.path.dirname(above))
 
 
 class ModuleProcess:
@@ -236,7 +246,7 @@ class ModuleProcess:
                 raise self._unreachable(f"its directory {path}: {error.strerror}", name, False) from error
             if user is not None and owner.st_uid != user[0] and not owner.st_mode & 0o002:
                 raise DestinationDenied(
-                    f"plugin {plugin.name}: its directory {path} is not of the user that it runs as: chown -R {pwd.getpwuid(user[0]).pw_name} it",
+                    f"plugin {plugin.name}: its directory {path} is not of the user that it runs as: chown -R {pwd.getpwuid(user[0]).pw_name} {path}",
                     name,
                 )
         program, *arguments = plugin.command
@@ -304,4 +314,4 @@ def _private_directory(user: tuple[int, int] | None) -> str:
 
 
 def _ended(code: int) -> str:
-    return f"was killed by signal {code - 128}" if code > 128 else f"exited with {code}"
+    return f"was killed by signal {-code}" if code < 0 else f"exited with {code}"

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import socket as socket_module
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from snapferry.testing import module
-from tests.support.modules import Workshop
+from tests.support.modules import Workshop, running
 
 
-@contextmanager
-def running(workshop: Workshop, *command: str) -> Iterator[str]:
-    workshop.data.mkdir()
-    socket = f"{workshop.path}/socket"
-    process = subprocess.Popen(command, env={"SNAPFERRY_DIRECTORY": str(workshop.data), "SNAPFERRY_SOCKET": socket})
-    try:
-        until = time.monotonic() + 20
-        while not _accepts(socket):
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        yield socket
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _accepts(path: str) -> bool:
-    """Whether somebody listens there; the socket's file comes a little before that."""
-    with socket_module.socket(socket_module.AF_UNIX) as probe:
-        return probe.connect_ex(path) == 0
-
-
-def test_a_good_module_passes(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
-    with running(workshop, *workshop.example("py").command) as socket:
+@pytest.mark.parametrize("language", ["py", "rs"])
+def test_a_good_module_passes(workshop: Workshop, capsys: pytest.CaptureFixture[str], language: str) -> None:
+    with running(workshop, *workshop.example(language).command) as socket:
         assert module.main([socket]) == 0
     out = capsys.readouterr().out
     assert "ok    wire   never_replaces" in out
     assert "ok    client works_side_by_side" in out
-    assert "34 passed, 0 failed" in out
+    assert "35 passed, 0 failed" in out
 
 
 @pytest.mark.parametrize(
