@@ -53,11 +53,12 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class _Tried:
-    """What is on its way: from the spool or from memory, since when."""
+    """What is on its way: from the spool or from memory, since when; whether it has come there."""
 
     item: Item
     spooled: bool
     begun: float = field(default_factory=time.monotonic)
+    delivered: bool = False
 
 
 class Channel:
@@ -332,6 +333,7 @@ class Channel:
         self.sent += item.size
         self._recent.append((now, item.size))
         item.taken += 1
+        tried.delivered = True
         self._marks.finish(item.number)
         try:
             self._owner.delivered(self, Delivery(self.name, item.key, item.size, created, now - tried.begun))
@@ -375,7 +377,8 @@ class Channel:
         tried = self._tried.pop(task)
         if task.cancelled():
             self._breaker.given_up()
-            self._give_back(tried)
+            if not tried.delivered:
+                self._give_back(tried)
         elif (error := task.exception()) is not None:
             assert isinstance(error, Exception)
             self._owner.broke(error)
