@@ -44,6 +44,9 @@ class Owner(Protocol):
     def delivered(self, channel: Channel, delivery: Delivery) -> None:
         """An object was acknowledged."""
 
+    def can_spare(self, channel: Channel) -> bool:
+        """Whether it may be left behind."""
+
     def ended(self, channel: Channel) -> None:
         """The channel has failed or was detached."""
 
@@ -357,7 +360,7 @@ class Channel:
         known = self._breaker.failing_since
         self._breaker.failed(now, tried.begun)
         since = self._breaker.failing_since or now
-        if self.slow == "detach":
+        if self.slow == "detach" and self._owner.can_spare(self):
             self.detach(f"it does not answer as it should ({error})")
         elif now - since >= self._patience:
             self.fail(error)

@@ -344,3 +344,20 @@ async def test_what_was_delivered_from_the_spool_is_not_sent_again_when_its_dele
         assert fanout.alive == {"fast", "slow"}
     assert slow.inner.store == fast.store  # type: ignore[attr-defined]
     assert budget.available == budget.total
+
+
+async def test_one_that_is_needed_is_waited_for_though_it_is_slow() -> None:
+    budget, fast = ByteBudget(8 * SIZE), MemoryDestination("fast")
+    slow = Trickles(MemoryDestination("slow"), 20 * SIZE)
+    async with FanOut([fast, slow], needed=2, manners={"slow": Manner("detach")}, budget=budget) as fanout:
+        await feed(fanout, budget, range(80))
+        await fanout.drain()
+        assert fanout.alive == {"fast", "slow"}
+
+
+async def test_one_that_is_needed_is_tried_again_when_it_fails() -> None:
+    failing = FailsNth(MemoryDestination("slow"), "create", 2, lambda: DestinationUnreachable("gone", "slow"))
+    async with FanOut([MemoryDestination("fast"), failing], needed=2, manners={"slow": Manner("detach")}) as fanout:
+        await feed(fanout, ByteBudget(20 * SIZE), range(20))
+        await fanout.drain()
+        assert fanout.alive == {"fast", "slow"}
