@@ -187,13 +187,13 @@ class Syncing:
         try:
             snapshot = await self._snapshot(key, item.holders)
             try:
-                brought = await self._copier(snapshot, item.holders, view).bring(destination, bad)
+                brought = await self._copier(snapshot, item.holders, item, view).bring(destination, bad)
             except DamageError:
                 # A prune at a source may have copied elsewhere what was listed; or only another one has a pack that is whole.
                 fresh = await self._look()
                 view.presence, view.loaded = fresh.presence, fresh.loaded
                 others = tuple(self._others(target.name, view))
-                brought = await self._copier(snapshot, others, view).bring(destination, bad)
+                brought = await self._copier(snapshot, others, item, view).bring(destination, bad)
         except SnapferryError as error:
             target.failures[key] = error
             if isinstance(error, DestinationError) and error.destination == target.name and error.exit_code in (10, 12, 13, 14):
@@ -209,7 +209,8 @@ class Syncing:
         listed = view.presence.packs.get(target.name, {}).keys() - bad
         for item in target.bring:
             try:
-                packs |= set(await self._copier(await self._snapshot(item.snapshot.id, item.holders), item.holders, view).needed()) - listed
+                snapshot = await self._snapshot(item.snapshot.id, item.holders)
+                packs |= set(await self._copier(snapshot, item.holders, item, view).needed()) - listed
                 target.done.append(item.snapshot.id)
             except SnapferryError as error:
                 target.failures[item.snapshot.id] = error
@@ -226,14 +227,15 @@ class Syncing:
             raise combined(f"snapshot {key} cannot be read", failures)
         return snapshot
 
-    def _copier(self, snapshot: Snapshot, holders: Sequence[str], view: _View) -> CatchUp:
-        sources = {name: self._membership.replicas[name] for name in holders}
+    def _copier(self, snapshot: Snapshot, sources_of: Sequence[str], item: Bring, view: _View) -> CatchUp:
+        sources = {name: self._membership.replicas[name] for name in sources_of}
         present = {pack for name in sources for pack in view.presence.packs.get(name, {})}
         copies = described(snapshot.placement).copies
 
         def too_few(name: str, pack: bytes, groups: AbstractSet[int]) -> bool:
-            del name, groups
-            return copies is None or len(view.presence.holders(pack)) < copies
+            del groups
+            # Elsewhere nobody keeps it: a prune there may delete it at any time.
+            return copies is None or len({*item.holders, name}.intersection(view.presence.holders(pack))) < copies
 
         return CatchUp(
             snapshot, sources, self._membership.tools, view.loaded, present, self._leftovers, on_copied=self._progress, wants=too_few

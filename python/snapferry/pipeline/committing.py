@@ -80,12 +80,13 @@ class Committing:
         await self._tell()
         if name in self._holding:
             await self._until(self._may_commit)
-            if self._enough():
+            if self._enough() and name in self._fanout.alive:
                 await self._end(name, snapshot, commit)
                 await self._tell()
 
     def _enough(self) -> bool:
-        return not self._prepared.short(self._holding)
+        """Of those that hold everything, without one that failed while it waited. Once a commit was begun the others follow, whatever became of it."""
+        return bool(self.begun) or not self._prepared.short(self._holding & self._fanout.alive)
 
     def _may_commit(self) -> bool:
         """Enough hold everything; or it is known that there will never be enough."""

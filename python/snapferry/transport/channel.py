@@ -44,6 +44,9 @@ class Owner(Protocol):
     def delivered(self, channel: Channel, delivery: Delivery) -> None:
         """An object was acknowledged."""
 
+    def can_spare(self, channel: Channel) -> bool:
+        """Whether it may be left behind."""
+
     def ended(self, channel: Channel) -> None:
         """The channel has failed or was detached."""
 
@@ -53,11 +56,12 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class _Tried:
-    """What is on its way: from the spool or from memory, since when."""
+    """What is on its way: from the spool or from memory, since when; whether it has come there."""
 
     item: Item
     spooled: bool
     begun: float = field(default_factory=time.monotonic)
+    delivered: bool = False
 
 
 class Channel:
@@ -332,6 +336,7 @@ class Channel:
         self.sent += item.size
         self._recent.append((now, item.size))
         item.taken += 1
+        tried.delivered = True
         self._marks.finish(item.number)
         try:
             self._owner.delivered(self, Delivery(self.name, item.key, item.size, created, now - tried.begun))
@@ -355,7 +360,7 @@ class Channel:
         known = self._breaker.failing_since
         self._breaker.failed(now, tried.begun)
         since = self._breaker.failing_since or now
-        if self.slow == "detach":
+        if self.slow == "detach" and self._owner.can_spare(self):
             self.detach(f"it does not answer as it should ({error})")
         elif now - since >= self._patience:
             self.fail(error)
@@ -375,7 +380,8 @@ class Channel:
         tried = self._tried.pop(task)
         if task.cancelled():
             self._breaker.given_up()
-            self._give_back(tried)
+            if not tried.delivered:
+                self._give_back(tried)
         elif (error := task.exception()) is not None:
             assert isinstance(error, Exception)
             self._owner.broke(error)

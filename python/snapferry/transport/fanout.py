@@ -19,7 +19,7 @@ from snapferry.destination.contract import Destination
 from snapferry.errors import SnapferryError, worst_of
 from snapferry.transport.budget import ByteBudget
 from snapferry.transport.channel import Channel
-from snapferry.transport.item import Delivery, Item, Manner
+from snapferry.transport.item import Delivery, Item, Manner, Slow
 from snapferry.transport.relief import Look, relieve
 from snapferry.transport.spool import Spool
 from snapferry.types import ChannelProgress
@@ -209,6 +209,10 @@ class FanOut:
             self._on_result(delivery)
         self._notify()
 
+    def can_spare(self, channel: Channel) -> bool:
+        """Whether those that are left without it are enough."""
+        return self._enough(self.alive - {channel.name})
+
     def ended(self, channel: Channel) -> None:
         """One destination fewer."""
         del channel
@@ -239,7 +243,15 @@ class FanOut:
         stuck = all(channel.is_stuck(now) or channel.idle for channel in live)
         waiting = {channel.name: [item for item in channel.pinned() if _is_pinned(item, stuck=stuck)] for channel in live}
         looks = [
-            Look(channel.name, channel.slow, len(waiting[channel.name]), channel.lag, channel.idle, channel.is_stalled(now), channel.blame)
+            Look(
+                channel.name,
+                self._slow(channel),
+                len(waiting[channel.name]),
+                channel.lag,
+                channel.idle,
+                channel.is_stalled(now),
+                channel.blame,
+            )
             for channel in live
         ]
         relief = relieve(looks, seconds)
@@ -253,6 +265,10 @@ class FanOut:
                 channel.spool_away(item)
         if relief.detach is not None:
             self._channels[relief.detach].detach("it did not keep up with the others")
+
+    def _slow(self, channel: Channel) -> Slow:
+        """What is done where it holds others up: one that is needed is not left behind, but waited for."""
+        return "block" if channel.slow == "detach" and not self.can_spare(channel) else channel.slow
 
     async def _end(self) -> None:
         if self._budget is not None:

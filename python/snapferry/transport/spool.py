@@ -102,10 +102,15 @@ class Spool:
         kept = self._kept[key]
         kept.users -= 1
         if not kept.users:
-            del self._kept[key]
             self._used -= kept.size
-            with contextlib.suppress(DestinationError):
-                await (await self._store()).delete(key)
+            # Who puts it again meanwhile waits: else what is written then would go too.
+            going = self._kept[key] = _Kept(0, asyncio.get_running_loop().create_future())
+            try:
+                with contextlib.suppress(DestinationError):
+                    await (await self._store()).delete(key)
+            finally:
+                del self._kept[key]
+                going.written.set_result(None)
 
     def statistics(self) -> SpoolStatistics:
         """All figures at once."""

@@ -251,3 +251,26 @@ async def test_a_sync_brings_one_that_was_away_its_share(make_lab: MakeLab) -> N
         assert sum(item.bytes_copied for item in synced.destinations) < 200_000
     async with lab.repository("near", "far") as blank:
         assert await lab.contents(blank, away.id) == data
+
+
+async def test_a_sync_does_not_count_copies_outside_of_the_set(make_lab: MakeLab) -> None:
+    """Nobody keeps them there: a prune may delete them at any time."""
+    lab = await make_lab(*NAMES, "other")
+    lab.missing.add("cold")
+    async with placed(lab, TWO) as repository:
+        made = await repository.export(MemorySource(FIRST), volume="v", block_size=BLOCK, to=NAMES)
+        assert made.acknowledged == ("near", "far")
+        needed = set(lab.packs("near")) & set(lab.packs("far"))
+    lab.missing.clear()
+    for pack in needed:
+        lab.stores["other"][pack] = lab.stores["near"][pack]
+    manifest = {pack for pack in needed if len(lab.stores["near"][pack]) < 2 * BLOCK}
+    lost = sorted(needed - manifest)
+    assert lost
+    for pack in lost:
+        del lab.stores["far"][pack]
+    async with placed(lab, TWO) as repository:
+        synced = await repository.sync(["cold"])
+        assert [item.snapshots for item in synced.destinations] == [(made.id,)]
+        assert set(lost) <= set(lab.packs("cold"))
+        assert (await repository.show(made.id)).packs_short == 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from snapferry import _core
+from snapferry.destination.file import FileDestination
 from snapferry.destination.memory import MemoryDestination
 from snapferry.errors import DestinationDetached, DestinationUnreachable
 from snapferry.testing.faults import FailsNth, FullAfter, Hangs, StopsAfter, Trickles
@@ -88,12 +90,15 @@ async def test_one_that_needs_long_for_each_is_not_interrupted_for_ever(tmp_path
     monkeypatch.setattr(headway, "STALLED", 0.2)
     budget, store = ByteBudget(4 * SIZE), MemoryDestination("slow")
     slow, fast = Trickles(store, SIZE / 0.5), Trickles(MemoryDestination("fast"), SIZE / 0.1)
-    async with Spool(str(tmp_path), 1 << 20) as spool:
-        async with FanOut([fast, slow], manners={"slow": Manner("spool")}, budget=budget, spool=spool) as fanout:
-            await feed(fanout, budget, range(80))
-            # Four each 0.5 s go to it one after another, less what was taken back at first.
-            assert len(store.store) >= 5
-            fanout.fail("slow", DestinationUnreachable("it was slow on purpose", "slow"))
+    manners = {"slow": Manner("spool")}
+    async with (
+        Spool(str(tmp_path), 1 << 20) as spool,
+        FanOut([fast, slow], manners=manners, budget=budget, spool=spool) as fanout,
+    ):
+        await feed(fanout, budget, range(80))
+        # One in half a second, less what was taken back at first.
+        assert len(store.store) >= 5
+        fanout.fail("slow", DestinationUnreachable("it was slow on purpose", "slow"))
 
 
 async def test_a_hanging_one_is_detached_and_the_others_go_on() -> None:
@@ -279,3 +284,80 @@ async def test_a_cancellation_while_it_spools_leaves_no_task_and_no_byte(tmp_pat
         await task
     assert len(asyncio.all_tasks()) == 1
     assert budget.available == budget.total
+
+
+async def test_what_is_spooled_again_while_it_is_being_deleted_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One destination has taken it, and another one that is slow needs it now."""
+    deleting, go_on, delete = asyncio.Event(), asyncio.Event(), FileDestination.delete
+
+    async def late(store: FileDestination, name: str) -> None:
+        deleting.set()
+        await go_on.wait()
+        await delete(store, name)
+
+    monkeypatch.setattr(FileDestination, "delete", late)
+    async with Spool(str(tmp_path), 1 << 20) as spool:
+        await spool.put(key(1), body(1), SIZE)
+        dropping = asyncio.create_task(spool.drop(key(1)))
+        await deleting.wait()
+        again = asyncio.create_task(spool.put(key(1), body(1), SIZE))
+        for _ in range(50):  # What could go ahead now would.
+            await asyncio.sleep(0.001)
+        go_on.set()
+        await asyncio.gather(dropping, again)
+        read = bytearray(SIZE)
+        await spool.read_into(key(1), memoryview(read))
+        assert read == body(1)
+        assert spool.statistics().used == SIZE
+
+
+async def test_what_was_delivered_from_the_spool_is_not_sent_again_when_its_deletion_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headway, "STALLED", 0.2)
+    deleting, go_on, delete = asyncio.Event(), asyncio.Event(), FileDestination.delete
+
+    async def late(store: FileDestination, name: str) -> None:
+        deleting.set()
+        await go_on.wait()
+        await delete(store, name)
+
+    monkeypatch.setattr(FileDestination, "delete", late)
+    budget, fast, slow = ByteBudget(8 * SIZE), MemoryDestination("fast"), Hangs(MemoryDestination("slow"))
+    manners = {"slow": Manner("spool")}
+    async with (
+        Spool(str(tmp_path), 1 << 20) as spool,
+        FanOut([fast, slow], manners=manners, budget=budget, spool=spool) as fanout,
+    ):
+        await feed(fanout, budget, range(20))
+        slow.released.set()
+        await deleting.wait()
+        held = await budget.acquire(1, budget.total)
+        waiting = asyncio.create_task(budget.acquire(1))
+        await until(lambda: not any(channel.is_stalled(time.monotonic()) for channel in fanout._channels.values()))
+        await until(lambda: any(channel.is_stalled(time.monotonic()) for channel in fanout._channels.values()))
+        await until(lambda: not any(channel.is_stalled(time.monotonic()) for channel in fanout._channels.values()))
+        go_on.set()
+        budget.release(held)
+        budget.release(await waiting)
+        await fanout.drain()
+        assert fanout.alive == {"fast", "slow"}
+    assert slow.inner.store == fast.store  # type: ignore[attr-defined]
+    assert budget.available == budget.total
+
+
+async def test_one_that_is_needed_is_waited_for_though_it_is_slow() -> None:
+    budget, fast = ByteBudget(8 * SIZE), MemoryDestination("fast")
+    slow = Trickles(MemoryDestination("slow"), 20 * SIZE)
+    async with FanOut([fast, slow], needed=2, manners={"slow": Manner("detach")}, budget=budget) as fanout:
+        await feed(fanout, budget, range(80))
+        await fanout.drain()
+        assert fanout.alive == {"fast", "slow"}
+
+
+async def test_one_that_is_needed_is_tried_again_when_it_fails() -> None:
+    failing = FailsNth(MemoryDestination("slow"), "create", 2, lambda: DestinationUnreachable("gone", "slow"))
+    async with FanOut([MemoryDestination("fast"), failing], needed=2, manners={"slow": Manner("detach")}) as fanout:
+        await feed(fanout, ByteBudget(20 * SIZE), range(20))
+        await fanout.drain()
+        assert fanout.alive == {"fast", "slow"}
