@@ -88,12 +88,14 @@ async def test_one_that_needs_long_for_each_is_not_interrupted_for_ever(tmp_path
     monkeypatch.setattr(headway, "STALLED", 0.2)
     budget, store = ByteBudget(4 * SIZE), MemoryDestination("slow")
     slow, fast = Trickles(store, SIZE / 0.5), Trickles(MemoryDestination("fast"), SIZE / 0.1)
-    async with Spool(str(tmp_path), 1 << 20) as spool:
-        async with FanOut([fast, slow], manners={"slow": Manner("spool")}, budget=budget, spool=spool) as fanout:
-            await feed(fanout, budget, range(80))
-            # Four each 0.5 s go to it one after another, less what was taken back at first.
-            assert len(store.store) >= 5
-            fanout.fail("slow", DestinationUnreachable("it was slow on purpose", "slow"))
+    async with (
+        Spool(str(tmp_path), 1 << 20) as spool,
+        FanOut([fast, slow], manners={"slow": Manner("spool")}, budget=budget, spool=spool) as fanout,
+    ):
+        await feed(fanout, budget, range(80))
+        # Four each 0.5 s go to it one after another, less what was taken back at first.
+        assert len(store.store) >= 5
+        fanout.fail("slow", DestinationUnreachable("it was slow on purpose", "slow"))
 
 
 async def test_a_hanging_one_is_detached_and_the_others_go_on() -> None:
