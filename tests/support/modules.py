@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -83,7 +84,7 @@ def running(workshop: Workshop, *command: str, name: str = "socket") -> Iterator
     process = subprocess.Popen(command, env={"SNAPFERRY_DIRECTORY": str(workshop.data), "SNAPFERRY_SOCKET": path})
     try:
         until = time.monotonic() + 20
-        while not os.path.exists(path):
+        while not _accepts(path):
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -91,6 +92,12 @@ def running(workshop: Workshop, *command: str, name: str = "socket") -> Iterator
     finally:
         process.kill()
         process.wait()
+
+
+def _accepts(path: str) -> bool:
+    """Whether somebody listens there; the socket's file comes a little before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def processes_below(process: int) -> list[int]:
