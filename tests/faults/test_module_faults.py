@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import snapferry
-from snapferry.config import DestinationConfig, new_config
+from snapferry.config import DestinationConfig, PluginConfig, new_config
 from snapferry.destination import Destination, module, module_process, open_destination, prepare_destination
 from snapferry.errors import DestinationError, DestinationUnreachable
 from tests.support.modules import PYTHON, Workshop, processes_below
@@ -68,7 +68,7 @@ async def test_a_create_that_did_not_happen_is_no_success(workshop: Workshop, fa
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("NeverEndsABody", "the server answers with|sent"),
+        ("NeverEndsABody", "the module answers with|sent"),
         ("Trickles", "the module was not done with it after"),
         ("NeverAnswers", "the module was not done with it after"),
     ],
@@ -134,6 +134,39 @@ async def test_a_module_that_does_not_start(workshop: Workshop, fault: str, said
         async with opened(workshop, fault, start_seconds=0.5 if fault == "NeverListens" else 10.0):
             pass
     assert str(caught.value).startswith("far: ")
+
+
+ABOUT = '{"protocol":1,"exclusive_create":true,"consistent_list":true,"durable":true,"concurrency":1}'
+
+
+@pytest.mark.parametrize(
+    ("about", "status", "said"),
+    [
+        ("{}", 200, "it does not speak the object protocol: \\?about: Object missing required field `protocol`$"),
+        (
+            ABOUT.replace("true", "1"),
+            200,
+            "it does not speak the object protocol: \\?about: Expected `bool`, got `int` - at `\\$.exclusive_create`$",
+        ),
+        ("what?", 200, "it does not speak the object protocol: \\?about: JSON is malformed"),
+        (ABOUT, 404, "the module does not know the store; one where nothing was put yet has an empty listing \\(404\\)"),
+        (ABOUT, 403, "the module does not allow it \\(403\\)"),
+    ],
+)
+async def test_what_is_wrong_with_its_answers_is_said(workshop: Workshop, about: str, status: int, said: str) -> None:
+    with pytest.raises(DestinationError, match=f"^far: plugin:tape: {said}"):
+        async with opened(workshop, "Misspeaks", about, str(status)) as destination:
+            async for _ in destination.list("packs/"):
+                pass
+
+
+async def test_a_module_that_nobody_runs_is_asked_for(workshop: Workshop) -> None:
+    plugin = PluginConfig("tape", socket=f"{workshop.path}/none")
+    with pytest.raises(
+        DestinationUnreachable, match=f"nothing listens at {workshop.path}/none .No such file or directory.; does the module run"
+    ) as caught:
+        await open_destination("far", "plugin:tape", plugin=plugin)
+    assert caught.value.retryable
 
 
 @pytest.mark.parametrize(("ends", "said"), [("exit 200", "exited with 200"), ("kill -SEGV $$", "was killed by signal 11")])

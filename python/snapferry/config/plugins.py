@@ -17,7 +17,7 @@ from snapferry.types import MiB
 
 SCHEME = "plugin:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_STORE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,3}", re.ASCII)
+_STORE = re.compile(r"(?!tmp(?:/|$))[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,3}", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _PORT = re.compile(r"tcp:(\d{1,5})")
 
@@ -149,7 +149,8 @@ def store_of(options: Mapping[str, object], where: str) -> str:
         return "/"
     if not isinstance(store, str) or not _STORE.fullmatch(store):
         raise ConfigurationError(
-            f"{where}: store: {store!r} must be a name of letters, digits, '.', '_' and '-', or up to four with '/' between"
+            f"{where}: store: {store!r} must be a name of letters, digits, '.', '_' and '-', or up to four with '/' between, "
+            "and not 'tmp' in front, which is the module's own"
         )
     return f"/{store}/"
 

@@ -77,7 +77,7 @@ class HttpDestination:
             return cls(name, link, requests, await repeat(ask, policy, RetryBudget()), policy)
         except NonsenseAnswer as error:
             await requests.close()
-            raise DestinationError(f"{link.shown}: {error}", name) from error
+            raise DestinationError(f"{link.shown}: {error}{link.words.nonsense}", name) from error
         except BaseException:
             await requests.close()
             raise
@@ -282,7 +282,7 @@ class HttpDestination:
         return self._link.base + key
 
     def _nonsense(self, key: str, error: str) -> DestinationError:
-        return DestinationError(f"{self._link.shown}: {key}: the server answers with {error}", self._name)
+        return DestinationError(f"{self._link.shown}: {key}: {self._link.words.who} answers with {error}", self._name)
 
     def _too_short(self, key: str, size: int, end: int) -> ObjectDamaged:
         return ObjectDamaged(f"{key} ends at {size}, before {end}", self._name)

@@ -75,7 +75,7 @@ def about_of(data: bytes) -> About:
     try:
         said = msgspec.json.decode(data, type=_About)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise NonsenseAnswer("it does not speak the object protocol; does the URL end in /objects/NAME?") from error
+        raise NonsenseAnswer(f"it does not speak the object protocol: ?about: {cleaned(str(error))}") from error
     if said.protocol != PROTOCOL:
         raise NonsenseAnswer(f"it speaks version {said.protocol} of the object protocol, and this program version {PROTOCOL}")
     if said.concurrency < 1:
@@ -89,7 +89,7 @@ def page_of(data: bytes, prefix: str, after: str) -> Page:
     try:
         said = msgspec.json.decode(data, type=_Page)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise NonsenseAnswer("a listing that is none") from error
+        raise NonsenseAnswer(f"a listing that is none: {cleaned(str(error))}") from error
     if len(said.objects) > PAGE:
         raise NonsenseAnswer(f"a page of {len(said.objects)} objects where {PAGE} were asked for")
     last = after

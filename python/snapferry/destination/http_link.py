@@ -11,9 +11,11 @@ import ssl
 from dataclasses import dataclass, field
 
 import aiohttp
+from aiohttp.client_exceptions import UnixClientConnectorError
 
 from snapferry.config.http_place import HttpPlace
 from snapferry.destination.deadline import Stalled
+from snapferry.destination.http_errors import OF_MODULE, OF_SERVER, Words
 from snapferry.errors import AccessDenied, ConfigurationError, DestinationError, DestinationUnreachable
 
 CONNECTIONS = 16
@@ -46,6 +48,11 @@ class Link:
     ca_bundle: str | None = None
     first_byte_timeout: float = 30.0
     stall_timeout: float = 30.0
+
+    @property
+    def words(self) -> Words:
+        """What errors call the other side: behind a socket there is a module."""
+        return OF_SERVER if self.socket is None else OF_MODULE
 
 
 def link_of(place: HttpPlace, where: str) -> Link:
@@ -113,18 +120,22 @@ def make_session(link: Link, where: str) -> aiohttp.ClientSession:
 
 def translated(error: Exception, link: Link, name: str, key: str) -> DestinationError:
     """Our error for one of ``FAILURES``."""
-    where = f"{link.shown}: {key}" if key else link.shown
+    where, who = f"{link.shown}: {key}" if key else link.shown, link.words.who
     match error:
         case Stalled():
             return DestinationUnreachable(f"{where}: {error}", name)
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
             advice = "the server's certificate was not accepted; set options = { ca_bundle = FILE } where it is one of your own"
             return DestinationUnreachable(f"{where}: {advice} ({_reason(error)})", name, retryable=False)
+        case UnixClientConnectorError():
+            return DestinationUnreachable(
+                f"{where}: nothing listens at {link.socket} ({error.os_error.strerror or error.os_error}); does the module run?", name
+            )
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return DestinationUnreachable(f"{where}: the server does not answer: {_reason(error)}", name)
+            return DestinationUnreachable(f"{where}: {who} does not answer: {_reason(error)}", name)
         case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | OSError():
-            return DestinationUnreachable(f"{where}: the server broke the connection off: {_reason(error)}", name)
-    return DestinationUnreachable(f"{where}: the server gives no sensible answer: {_reason(error)}", name)
+            return DestinationUnreachable(f"{where}: {who} broke the connection off: {_reason(error)}", name)
+    return DestinationUnreachable(f"{where}: {who} gives no sensible answer: {_reason(error)}", name)
 
 
 def _reason(error: Exception) -> str:

@@ -148,7 +148,7 @@ class Requests:
                         # Of one read to its end this does nothing.
                         raw.close()
             except NonsenseAnswer as error:
-                raise DestinationError(f"{self._where(key)}: the server answers with {error}", self._name) from error
+                raise DestinationError(f"{self._where(key)}: {self._link.words.who} answers with {error}", self._name) from error
             except FAILURES as error:
                 raise translated(error, self._link, self._name, key) from error
 
@@ -180,7 +180,7 @@ class Requests:
     async def _refused(self, answer: Answer, method: str, key: str, *, sent: bool) -> DestinationError:
         said = "" if method == "HEAD" else problem_of(await answer.whole(LARGEST_ANSWER))
         wait = retry_after({"retry-after": answer.header("Retry-After") or ""})
-        return refused(answer.status, said, self._where(key), self._name, key, sent=sent, wait=wait)
+        return refused(answer.status, said, self._where(key), self._name, key, self._link.words, sent=sent, wait=wait)
 
     def _where(self, key: str) -> str:
         return f"{self._link.shown}: {key}" if key else self._link.shown

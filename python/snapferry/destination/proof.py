@@ -72,7 +72,11 @@ async def prove(destination: Destination, *, size: int = SIZE, clock: Callable[[
         more, create_rate, read_rate = await _large(destination, large, os.urandom(size), clock)
         checks += more
         durable = destination.capabilities.durable
-        said = "what was acknowledged survives a power loss" if durable else "the store cannot be told to sync what it acknowledges"
+        said = (
+            "it says that what it acknowledges survives a power loss, which no trial can show"
+            if durable
+            else "the store cannot be told to sync what it acknowledges"
+        )
         checks.append(Check("durable", durable, said, needed=False))
         checks.append(await _delete(destination, made))
         return Proof(tuple(checks), first_byte, create_rate, read_rate)

@@ -307,6 +307,18 @@ class Probes(Fault):
             json.dump(found, file)
 
 
+class Misspeaks(Fault):
+    """Answers ``?about`` with what the second argument says, and a listing with the status in the third."""
+
+    def about(self) -> None:
+        """Those words."""
+        self.reply(200, sys.argv[2].encode())
+
+    def listing(self, base: str, words: dict[str, list[str]]) -> None:
+        """That status."""
+        self.reply(int(sys.argv[3]))
+
+
 class DiesAtOnce(Fault):
     """Before it listens."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import socket
 import sys
 import uuid
 
@@ -26,9 +27,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("socket", help="the path of the Unix socket at which the module listens")
     parser.add_argument("--only", metavar="WORD", default="", help="only cases with this in their name")
     given = parser.parse_args(arguments)
+    names = [*(case.name for case in WIRE_CASES), *(case.name for case in CASES)]
+    if not any(given.only in name for name in names):
+        parser.error(f"no case has {given.only!r} in its name; there are: {', '.join(dict.fromkeys(names))}")
+    if why := _why_nobody_listens(given.socket):
+        _say(f"nothing listens at {given.socket} ({why}): start the module first, with SNAPFERRY_SOCKET={given.socket} in its environment")
+        return 1
     run = f"test-{uuid.uuid4().hex[:8]}"
     failed = passed = 0
-    for number, name in enumerate([*(case.name for case in WIRE_CASES), *(case.name for case in CASES)]):
+    for number, name in enumerate(names):
         kind = "wire" if number < len(WIRE_CASES) else "client"
         if given.only not in name:
             continue
@@ -49,7 +56,16 @@ def main(arguments: list[str] | None = None) -> int:
         f"{passed} passed, {failed} failed"
         + ("" if failed else "; what no case can see is whether it is durable: fsync the file and the directory")
     )
-    return 1 if failed or not passed else 0
+    return 1 if failed else 0
+
+
+def _why_nobody_listens(path: str) -> str | None:
+    with socket.socket(socket.AF_UNIX) as one:
+        try:
+            one.connect(path)
+        except OSError as error:
+            return error.strerror or str(error)  # a path that is too long has only the latter
+    return None
 
 
 def _on_the_wire(number: int, socket: str, store: str) -> None:

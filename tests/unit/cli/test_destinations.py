@@ -54,6 +54,7 @@ def test_a_destination_is_added_filled_listed_and_removed(place: Place) -> None:
     assert "got 1 snapshots" in place.run("destination", "sync", "third", "--from", "far").stdout
     assert "it lacks nothing" in place.run("destination", "sync").stdout
     tested = place.json("destination", "test", "third")
+    assert next(check["detail"] for check in tested["checks"] if check["what"] == "durable").startswith("it says that")
     assert {check["what"] for check in tested["checks"]} == {"create", "create-if-absent", "list", "read", "durable", "delete"}
     assert "create-if-absent  ok" in place.run("destination", "test", "third").stdout
     place.run("restore", "v", "out.img", "--from", "third")

@@ -64,6 +64,8 @@ def test_a_socket(tmp_path: Path) -> None:
         (COMMAND + "environment = { A = 1 }", "", "environment: "),
         (COMMAND, "options = { stor = 'a' }", "did you mean 'store'"),
         (COMMAND, "options = { store = '../a' }", "store: "),
+        (COMMAND, "options = { store = 'tmp' }", "store: .* the module's own"),
+        (COMMAND, "options = { store = 'tmp/a' }", "store: .* the module's own"),
         (COMMAND, "[[destination]]\nname = 'two'\nurl = 'plugin:tape'", "the same place"),
         (COMMAND, "[[destination]]\nname = 'two'\nurl = 'plugin:tap'", "did you mean 'tape'"),
         (COMMAND, "[[destination]]\nname = 'two'\nurl = 'plugin://tape'", "plugin:NAME"),
@@ -95,4 +97,5 @@ def test_a_file_that_names_a_command_is_read_only_if_nobody_else_can_write_it(tm
 
 def test_a_flag_names_a_store() -> None:
     assert parse_destination("plugin:tape/vms/a") == DestinationConfig("tape", "plugin:tape", options={"store": "vms/a"})
+    assert parse_destination("plugin:tape/tmp-a") == DestinationConfig("tape", "plugin:tape", options={"store": "tmp-a"})
     assert parse_destination("vault=plugin:tape") == DestinationConfig("vault", "plugin:tape")

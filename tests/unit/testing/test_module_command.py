@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from snapferry.testing import module
@@ -16,6 +18,21 @@ def test_a_good_module_passes(workshop: Workshop, capsys: pytest.CaptureFixture[
     assert "ok    wire   never_replaces" in out
     assert "ok    client works_side_by_side" in out
     assert "35 passed, 0 failed" in out
+
+
+def test_a_module_that_does_not_listen_is_asked_for_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert module.main([f"{tmp_path}/none"]) == 1
+    assert capsys.readouterr().out == (
+        f"nothing listens at {tmp_path}/none (No such file or directory): start the module first, "
+        f"with SNAPFERRY_SOCKET={tmp_path}/none in its environment\n"
+    )
+
+
+def test_a_word_that_no_case_has_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        module.main(["socket", "--only", "rages"])
+    assert ended.value.code == 2
+    assert "no case has 'rages' in its name; there are: says_what_it_is, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
