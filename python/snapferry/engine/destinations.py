@@ -15,15 +15,20 @@ from snapferry.engine.creating import learned, prepare
 from snapferry.engine.membership import Membership, open_all
 from snapferry.engine.memory import Memory
 from snapferry.engine.standing import standing
-from snapferry.errors import ConfigurationError, DestinationError, NotARepository, SnapferryError
+from snapferry.errors import ConfigurationError, DamageError, DestinationError, NotARepository, SnapferryError
 from snapferry.lifecycle.placing import wanted
 from snapferry.lifecycle.syncing import GB, to_bring
+from snapferry.pipeline.extent_reader import index_opener
+from snapferry.pipeline.inspect import missing_everywhere
+from snapferry.placement import described
 from snapferry.repository import names
 from snapferry.repository.attaching import attach, is_ours
 from snapferry.repository.dismantling import dismantle
 from snapferry.repository.gathering import together
+from snapferry.repository.presence import list_presence
+from snapferry.repository.snapshots import read_first_good
 from snapferry.repository.survey import Survey
-from snapferry.types import SnapshotSummary
+from snapferry.types import ListedSummary, SnapshotSummary
 
 _NAMED = 5
 
@@ -65,7 +70,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was taken out: the configuration without it, the snapshots that nobody else is known to hold, how many objects were deleted."""
+    """What was taken out: the configuration without it, the snapshots that nobody can restore without it as far as is known, how many objects were deleted."""
 
     config: Config
     only_here: tuple[SnapshotSummary, ...]
@@ -127,20 +132,45 @@ class Destinations:
     async def check_removal(self, name: str) -> Removed:
         """What ``remove`` would do, and nothing done; ``ConfigurationError`` where the configuration would make no sense without it.
 
-        ``only_here`` are snapshots that no other destination is known to hold; all that the destination was seen to hold, if it does not answer.
+        ``only_here`` are snapshots that no other destination is known to hold, and those in parts that the others cannot bring back without it.
         """
         membership = self._membership
         changed = check_removed(membership.config, membership.config.destination(name).name)
         found = await standing(membership, self._memory)
         held = found.held.get(name, set()) if name in membership.replicas and name not in found.failures else set()
         only = {key for key in held if found.holders(key) == (name,)}
+        if held:
+            only |= await self._parted_by(name, [item for item in found.listed() if item.snapshot.id not in only])
         return Removed(changed, tuple(summary for summary in found.summaries.all() if summary.id in only))
+
+    async def _parted_by(self, name: str, items: Sequence[ListedSummary]) -> set[str]:
+        """Those of ``items`` that lie in parts, also at ``name``, and are not whole without it as far as can be told."""
+        membership, parted = self._membership, set[str]()
+        items = [
+            item
+            for item in items
+            if (placed := described(item.snapshot.placement)).in_parts and name in {*placed.members, *item.destinations}
+        ]
+        if not items:
+            return parted
+        others = {other: replica for other, replica in membership.replicas.items() if other != name}
+        presence = await list_presence(others)
+        for item in items:
+            holders = [other for other in item.destinations if other != name]
+            snapshot, _ = await read_first_good(membership.members.keyring, others, item.snapshot.id, holders)
+            try:
+                opener = index_opener(membership.cache, others)
+                if snapshot is None or (await missing_everywhere(snapshot, others, presence, membership.tools, opener))[0]:
+                    parted.add(item.snapshot.id)
+            except (DamageError, DestinationError):
+                parted.add(item.snapshot.id)
+        return parted
 
     async def remove(self, name: str, *, force: bool = False, delete_objects: bool = False) -> Removed:
         """Takes a destination out of the configuration file.
 
         Arguments:
-            force: also if snapshots are held there alone, or if it does not answer so that this cannot be told.
+            force: also if snapshots, or packs that one in parts needs, are held there alone, or if it does not answer so that this cannot be told.
             delete_objects: delete all that the repository has there first. It cannot be undone.
 
         Raises:
@@ -152,8 +182,8 @@ class Destinations:
         membership = self._membership
         if not force and told.only_here:
             raise SnapferryError(
-                f"{name} is the only destination that holds {len(told.only_here)} snapshots: {_some(told.only_here)};"
-                " bring them to another one first (`snapferry destination sync`), or say --force"
+                f"{name} is the only destination that holds {len(told.only_here)} snapshots, or parts that they need: {_some(told.only_here)};"
+                " bring them to another one first (`snapferry destination sync`; what lies in parts stays there until it is forgotten), or say --force"
             )
         problem = membership.members.failures.get(name)
         if not force and problem is not None:

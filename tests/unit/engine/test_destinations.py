@@ -160,7 +160,7 @@ async def test_removal_asks_who_else_holds_what_it_holds(config: Config, tmp_pat
         await repository.destinations.add(far)
     config = load_config(config.path)
     async with open_repository(config) as repository:
-        with pytest.raises(SnapferryError, match="only destination that holds 1 snapshots: v of"):
+        with pytest.raises(SnapferryError, match="only destination that holds 1 snapshots, or parts that they need: v of"):
             await repository.destinations.remove("near")
         (only,) = (await repository.destinations.check_removal("near")).only_here
         assert only.volume == "v"

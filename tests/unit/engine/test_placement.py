@@ -10,7 +10,7 @@ import pytest
 
 from snapferry.config import PlacementConfig, VolumePlacement
 from snapferry.engine import ExportJob, Repository, open_repository
-from snapferry.errors import ConfigurationError, DestinationUnreachable
+from snapferry.errors import ConfigurationError, DestinationUnreachable, SnapferryError
 from snapferry.placement import Rule, described
 from snapferry.source import ChangeMap
 from snapferry.testing.sources import MemorySource, MemoryStream
@@ -231,3 +231,23 @@ async def test_a_rule_goes_by_tags_and_volumes(make_lab: MakeLab) -> None:
             result = await repository.export(MemorySource(FIRST), volume=name, tags=tags, block_size=BLOCK)
             assert (result.acknowledged, result.snapshot.placement) == (where, f"route over {where[0]}")
             assert result.blocks_new == 148  # What lies elsewhere does not count as known here.
+
+
+@pytest.mark.parametrize(("policy", "needed"), [("spread-1", True), ("full-here", True), ("spread-2", False)])
+async def test_removal_is_refused_where_what_lies_in_parts_needs_the_destination(make_lab: MakeLab, policy: str, needed: bool) -> None:
+    lab = await make_lab(*NAMES)
+    made = await export_all(lab, PLACEMENTS[policy])
+    async with lab.repository(*NAMES) as repository:
+        only = {item.id for item in (await repository.destinations.check_removal("near")).only_here}
+        if needed:
+            with pytest.raises(SnapferryError, match="near is the only destination that holds .* or parts that they need"):
+                await repository.destinations.remove("near")
+    without = [name for name in NAMES if name != "near"]
+    async with lab.repository(*without) as rest:
+        for snapshot, (data, _) in made.items():
+            if snapshot in only:
+                with pytest.raises(SnapferryError):
+                    await lab.contents(rest, snapshot)
+            else:
+                assert await lab.contents(rest, snapshot) == data
+    assert bool(only) == needed
