@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from snapferry.config import PlacementConfig, VolumePlacement
+from snapferry.config import PlacementConfig, VolumePlacement, write_config
 from snapferry.engine import ExportJob, Repository, open_repository
 from snapferry.errors import ConfigurationError, DestinationUnreachable, SnapferryError
 from snapferry.placement import Rule, described
@@ -237,7 +237,9 @@ async def test_a_rule_goes_by_tags_and_volumes(make_lab: MakeLab) -> None:
 async def test_removal_is_refused_where_what_lies_in_parts_needs_the_destination(make_lab: MakeLab, policy: str, needed: bool) -> None:
     lab = await make_lab(*NAMES)
     made = await export_all(lab, PLACEMENTS[policy])
-    async with lab.repository(*NAMES) as repository:
+    config = lab.machine(*NAMES)
+    write_config(config)
+    async with open_repository(config) as repository:
         only = {item.id for item in (await repository.destinations.check_removal("near")).only_here}
         if needed:
             with pytest.raises(SnapferryError, match="near is the only destination that holds .* or parts that they need"):
